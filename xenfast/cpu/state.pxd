@@ -1,0 +1,365 @@
+# The state of a virtual CPU, a decoded instruction and machine memory: the structs every part of the hot core shares.
+#
+# Included by _core.pxd.  Specified in SDM Vol. 1 ch. 3 (registers), Vol. 3 ch. 2 (system registers) and, for PV, in
+# xen/include/public/arch-x86/xen.h.  Nothing here holds a PyObject: all of it is used without the GIL.
+
+from libc.stdint cimport int8_t as i8, int16_t as i16, int32_t as i32, int64_t as i64
+from libc.stdint cimport uint8_t as u8, uint16_t as u16, uint32_t as u32, uint64_t as u64
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Register numbers in Cpu.r.  0..15 are the GPRs in encoding order; the rest let one formula compute every address:
+#   lin = r[base] + (r[index] << scale) + disp
+cdef enum:
+    RAX = 0
+    RCX = 1
+    RDX = 2
+    RBX = 3
+    RSP = 4
+    RBP = 5
+    RSI = 6
+    RDI = 7
+    R_ZERO = 16         # always 0: "no base", "no index"
+    R_RIPBASE = 17      # RIP of the first byte of the running block; RIP of an instruction is r[17] + Insn.off
+    R_SEG = 18          # r[18 + segment]: base as address formation uses it (0 for ES CS SS DS in 64-bit mode)
+    R_COUNT = 24
+
+# Segment registers, in the order of the ModRM reg field (SDM Vol. 2, table 2-2 and B.1.4.1).
+cdef enum:
+    ES = 0
+    CS = 1
+    SS = 2
+    DS = 3
+    FS = 4
+    GS = 5
+    SEG_NONE = 7        # Insn.seg when the operand has no memory segment
+
+# RFLAGS bits (SDM Vol. 1, 3.4.3).
+cdef enum:
+    FL_CF = 1 << 0
+    FL_PF = 1 << 2
+    FL_AF = 1 << 4
+    FL_ZF = 1 << 6
+    FL_SF = 1 << 7
+    FL_TF = 1 << 8
+    FL_IF = 1 << 9
+    FL_DF = 1 << 10
+    FL_OF = 1 << 11
+    FL_IOPL = 3 << 12
+    FL_NT = 1 << 14
+    FL_RF = 1 << 16
+    FL_VM = 1 << 17
+    FL_AC = 1 << 18
+    FL_VIF = 1 << 19
+    FL_VIP = 1 << 20
+    FL_ID = 1 << 21
+    FL_ARITH = FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF | FL_OF
+
+# What an exec function returns.
+cdef enum:
+    ST_OK = 0           # done; the engine goes on with the next instruction
+    ST_BRANCH = 1       # done; Cpu.rip has been set (branches, mode switches, TLB flushes: look the block up again)
+    ST_FAULT = 2        # nothing committed; exception in Cpu.exc_*; the engine sets rip to this instruction
+    ST_TRAP = 3         # exception in Cpu.exc_* to be delivered with Cpu.rip as it has been set (INT n, INT3, #DB traps)
+    ST_EXIT = 4         # leave run(); Cpu.exit is filled and Cpu.rip has been set
+
+# Exceptions (SDM Vol. 3, table 6-1).
+cdef enum:
+    X_DE = 0
+    X_DB = 1
+    X_NMI = 2
+    X_BP = 3
+    X_OF = 4
+    X_BR = 5
+    X_UD = 6
+    X_NM = 7
+    X_DF = 8
+    X_TS = 10
+    X_NP = 11
+    X_SS = 12
+    X_GP = 13
+    X_PF = 14
+    X_MF = 16
+    X_AC = 17
+    X_MC = 18
+    X_XM = 19
+
+# Page-fault error code (SDM Vol. 3, 4.7).
+cdef enum:
+    PF_P = 1
+    PF_W = 2
+    PF_U = 4
+    PF_RSVD = 8
+    PF_I = 16
+
+# Cpu.mode: what decoding depends on besides the bytes.
+cdef enum:
+    MODE_64 = 1         # CS.L in IA-32e mode
+    MODE_CS32 = 2       # CS.D: default operand and address size 32
+    MODE_SS32 = 4       # SS.B: stack pointer is ESP (else SP); unused in 64-bit mode
+    MODE_FLAT = 8       # ES CS SS DS have base 0 and limit 4 GiB (always so in 64-bit mode)
+    MODE_PE = 16        # protected mode (clear: real mode)
+    MODE_VM = 32        # virtual-8086 mode
+
+# Cpu.req: requests to a vcpu, set atomically by anyone, served by the vcpu between blocks.
+cdef enum:
+    REQ_STOP = 1        # leave run() with EXIT_STOP
+    REQ_EVENT = 2       # look for a pending upcall or interrupt
+    REQ_FLUSH = 4       # flush the TLB, then clear the bit (the asker may be waiting)
+    REQ_CODE = 8        # drop the decoded blocks named in the code queue, then clear the bit
+
+# Why run() returned (Cpu.exit.reason).  Python sees these as _core.ExitReason.
+cpdef enum ExitReason:
+    EXIT_NONE = 0
+    EXIT_BUDGET = 1      # the instruction budget is used up
+    EXIT_STOP = 2        # REQ_STOP, from another thread
+    EXIT_HLT = 3         # HLT with nothing pending (bare), or sched_op block (PV)
+    EXIT_PIO = 4         # port I/O: port, size, is_write, value, count
+    EXIT_MMIO = 5        # access to something that is not RAM: address, size, is_write, value
+    EXIT_HYPERCALL = 6   # nr, args: a hypercall the core does not answer itself; finish with hypercall_return()
+    EXIT_UNTIL = 7       # reached the address asked for
+    EXIT_SHUTDOWN = 8    # triple fault (bare machine)
+    EXIT_CRASH = 9       # PV: the guest left Xen no way to go on (no handler, bad stack); code says which
+    EXIT_MSR = 10        # rdmsr/wrmsr of a register the core does not hold
+    EXIT_EXCEPTION = 11  # bare machine without IDT: vector, error code (the tools API)
+
+# ---------------------------------------------------------------------------------------------------------------------
+cdef struct Seg:
+    u64 base
+    u32 limit
+    u16 sel
+    u16 attr             # type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D/B 14, G 15 (as VMX access rights)
+
+cdef struct DescTable:
+    u64 base
+    u32 limit
+
+cdef union Vec:          # one vector register; room for YMM
+    u8 b[32]
+    u16 w[16]
+    u32 d[8]
+    u64 q[4]
+    float f[8]
+    double lf[4]
+
+cdef struct F80:         # x87 register: sign and exponent, explicit-integer mantissa (SDM Vol. 1, 4.2.2)
+    u64 man
+    u16 se
+
+cdef struct TlbEntry:    # 32 bytes.  Tags are linear page addresses; an invalid tag names a page of another slot
+    u64 rtag             # a read hits when (lin ^ rtag) <= 4096 - size: tag and page crossing in one compare
+    u64 wtag             # as rtag, for writes; invalid too while the frame holds decoded code or is being logged
+    u64 xtag             # as rtag, for fetches
+    i64 add              # host address = lin + add
+
+cdef enum:
+    TLB_BITS = 10
+    TLB_SIZE = 1 << TLB_BITS
+    JC_BITS = 12
+    JC_SIZE = 1 << JC_BITS
+
+cdef struct Exit:
+    u32 reason
+    u32 size
+    u32 is_write
+    u32 port
+    u64 address
+    u64 value
+    u64 count
+    u64 nr
+    u64 args[6]
+    u64 code
+
+cdef struct JumpEntry:   # indirect targets and page-crossing jumps: RIP (salted with the mode) -> first instruction
+    u64 tag
+    Insn* first
+
+cdef struct Insn:        # a decoded instruction: 64 bytes, laid out in a row; fn of the next one is the continuation
+    void (*fn)(Cpu*, Insn*) noexcept nogil       # threaded handler: does the work and tail-calls the next
+    int (*ex)(Cpu*, Insn*) noexcept nogil        # the instruction's meaning (tier 0), returns ST_*
+    i64 imm              # immediate (sign-extended) or branch target relative to the block's first byte
+    i64 disp             # displacement, or the 64-bit moffs
+    Insn* link           # direct branches: first instruction of the target block once known
+    u16 off              # offset of this instruction from the block's first byte
+    u16 op               # row in the opcode table
+    u16 pos              # number of instructions of the block up to and including this one
+    u8 len
+    u8 size              # operand size in bytes: 1, 2, 4, 8 (16, 32 for vectors)
+    u8 asize             # address size in bytes: 2, 4, 8
+    u8 base              # Cpu.r index (R_ZERO for none, R_RIPBASE for RIP-relative: disp then includes off + len)
+    u8 index             # Cpu.r index (R_ZERO for none)
+    u8 scale             # 0..3
+    u8 seg               # segment of the memory operand (ES..GS), override applied
+    u8 reg               # ModRM.reg with REX.R (opcode register for +r forms goes to rm)
+    u8 rm                # ModRM.rm with REX.B when is_mem is 0
+    u8 is_mem            # the E (W, M) operand is memory
+    u8 cc                # condition code of Jcc, SETcc, CMOVcc
+    u8 prefix            # INSN_* bits
+    u8 vvvv              # VEX.vvvv
+    u8 vex               # INSN_VEX* bits: 1 = VEX encoded, 2 = L (256 bit)
+
+cdef enum:               # Insn.prefix
+    PFX_LOCK = 1
+    PFX_REP = 2          # F3
+    PFX_REPNE = 4        # F2
+    PFX_OPSIZE = 8       # 66
+    PFX_REX = 16         # any REX: byte registers 4..7 are SPL BPL SIL DIL, not AH CH DH BH
+    PFX_FLAGS_LIVE = 32  # somebody may read the arithmetic flags this instruction sets
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Machine memory.  One sparse host mapping holds every machine frame; frame mfn is at host + (mfn << 12).
+cdef struct Frame:       # struct page_info of Xen, in 16 bytes
+    u32 count            # references to the frame, PGC_count_mask
+    u32 type_count       # uses of the frame as its type, PGT_count_mask
+    u8 type              # PGT_*
+    u8 flags             # FRAME_*
+    u16 owner            # domid; DOMID_INVALID for a free frame, DOMID_XEN for Xen's own
+    u32 code             # bit (vcpu & 31): that vcpu holds blocks decoded from this frame
+
+cdef enum:               # Frame.type (xen/arch/x86/include/asm/mm.h)
+    PGT_none = 0
+    PGT_l1_page_table = 1
+    PGT_l2_page_table = 2
+    PGT_l3_page_table = 3
+    PGT_l4_page_table = 4
+    PGT_seg_desc_page = 5
+    PGT_writable_page = 7
+
+cdef enum:               # Frame.flags
+    FRAME_VALIDATED = 1
+    FRAME_PINNED = 2
+    FRAME_ALLOCATED = 4
+    FRAME_PARTIAL = 8
+
+cdef struct Mem:
+    u8* host             # base of the mapping
+    u64 max_page         # frames 0 .. max_page - 1 exist
+    Frame* frames
+    u64* m2p             # machine frame -> pseudo-physical frame; pages of it are mapped read-only into PV guests
+    u64 m2p_bytes
+    u32 lock             # spin lock for frame types and counts (pv_mmu)
+
+cdef struct PhysMap:     # guest frame -> machine frame, for bare machines, PVH and HVM; PV guests have none
+    u64* mfn             # PHYSMAP_MMIO: not RAM.  Bit 63: read-only
+    u64 max_gfn
+
+# ---------------------------------------------------------------------------------------------------------------------
+cdef struct TrapInfo:    # struct trap_info
+    u8 vector
+    u8 flags             # bits 0-1 DPL, bit 2 clear upcall mask
+    u16 cs
+    u64 address
+
+cdef struct PvState:     # what Xen keeps for a PV vcpu (struct pv_vcpu)
+    TrapInfo traps[256]
+    u64 event_callback
+    u64 failsafe_callback
+    u64 syscall_callback
+    u64 syscall32_callback
+    u64 sysenter_callback
+    u64 nmi_callback
+    u32 callback_flags   # bit per CALLBACKTYPE: CALLBACKF_mask_events
+    u16 syscall32_cs
+    u16 sysenter_cs
+    u64 kernel_ss
+    u64 kernel_sp
+    u64 cr3_kernel       # machine address of the L4 in kernel mode
+    u64 cr3_user         # machine address of the L4 in user mode (0: none)
+    u64 gs_base_kernel   # GS base of the mode that is not running is kept here (swapped by SWAPGS and iret)
+    u64 gs_base_user
+    u64 gdt_frames[16]
+    u32 gdt_ents
+    u32 ldt_ents
+    u64 ldt_base
+    u8 kernel_mode       # TF_kernel_mode
+    u8 vm_assist         # bit per VMASST_TYPE (u8 is enough: types 0..5)
+    u8 iopl
+    u8* vcpu_info        # host address of struct vcpu_info (in shared info or registered): upcall pending 0, mask 1
+    u8* shared_info      # host address of struct shared_info
+    u64 ctrlreg4
+    u64 dr[8]
+    u64 multicall_list   # multicall in progress: next entry (guest linear address), entries left, saved registers
+    u64 multicall_left
+    u32 domid
+    u32 vcpu_id
+    void* domain         # struct PvDomain of pv_mmu
+
+cdef struct Clock:
+    u32 is_virtual       # 0: host CLOCK_MONOTONIC, 1: instructions retired + skipped idle time
+    u64 start            # real: host ns at time 0
+    u64 now              # virtual: ns at the last slice boundary
+    u64 offset           # added to both
+
+cdef struct Cpu:
+    u64 r[24]
+    u64 rip              # valid outside run() and whenever an exec function returns other than ST_OK
+    # Arithmetic flags, lazily (cpu/flags.pxi)
+    u64 fl_res
+    u64 fl_cv
+    u32 fl_shd
+    u32 eflags           # every bit of EFLAGS except the six arithmetic ones
+    # The clockwork of the run loop
+    i64 budget           # instructions left in this slice; counted down at block ends
+    u32 req              # REQ_*
+    u32 mode             # MODE_*
+    TlbEntry* tlb        # current one of tlbs (user or supervisor)
+    JumpEntry* jc
+    u64 jc_salt
+    u8 cpl
+    u8 is_pv
+    u8 tlb_index         # 0 supervisor, 1 user
+    u8 inhibit           # interrupts held off for one instruction (STI, MOV SS)
+    u8 halted
+    u8 in_run
+    # Pending exception
+    u8 exc_vector
+    u8 exc_has_error
+    u32 exc_error
+    u64 cr2
+    Exit exit
+    # Segments and system registers
+    Seg seg[8]           # ES CS SS DS FS GS, then 6 = LDTR, 7 = TR
+    DescTable gdtr
+    DescTable idtr
+    u64 cr0
+    u64 cr3
+    u64 cr4
+    u64 cr8
+    u64 efer
+    u64 star
+    u64 lstar
+    u64 cstar
+    u64 fmask
+    u64 sysenter_cs
+    u64 sysenter_esp
+    u64 sysenter_eip
+    u64 kernel_gs_base
+    u64 pat
+    u64 tsc_aux
+    u64 xcr0
+    u64 apic_base
+    u64 dr[8]
+    # Floating point and vectors
+    Vec v[16]
+    F80 st[8]            # physical registers; ST(i) is st[(top + i) & 7]
+    u16 fcw
+    u16 fsw              # TOP lives in bits 11-13
+    u8 ftw               # one bit a register, 1 = valid (the FXSAVE form)
+    u16 fop
+    u64 fip
+    u64 fdp
+    u16 fcs
+    u16 fds
+    u32 mxcsr
+    # Memory and time
+    Mem* mem
+    PhysMap* physmap     # NULL for PV
+    Clock* clock
+    u64 timer_deadline   # ns of the clock at which REQ_EVENT work is due; ~0 for none
+    u64 icount           # instructions retired before this slice
+    i64 slice            # budget at the start of this slice
+    u64 until            # stop before the instruction at this RIP; ~0 for none
+    u64 cpuid_features[16]
+    TlbEntry* tlbs[2]
+    void* blocks         # BlockCache* of block.pxi
+    Insn* scratch        # where single instructions are decoded
+    PvState* pv
