@@ -207,7 +207,8 @@ cdef enum:               # Insn.prefix
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Machine memory.  One sparse host mapping holds every machine frame; frame mfn is at host + (mfn << 12).
-cdef struct Frame:       # struct page_info of Xen, in 16 bytes
+cdef struct Frame:       # struct page_info of Xen, in 24 bytes
+    u64 stamp            # Mem.flush_clock when the last use as its type ended: a TLB flushed later holds nothing of that use
     u32 count            # references to the frame, PGC_count_mask
     u32 type_count       # uses of the frame as its type, PGT_count_mask
     u8 type              # PGT_*
@@ -229,6 +230,7 @@ cdef enum:               # Frame.flags
     FRAME_PINNED = 2
     FRAME_ALLOCATED = 4
     FRAME_PARTIAL = 8
+    FRAME_SHARED = 16    # Xen's own page shared with the owner (shared info, grant table): writable for ever, not guest memory
 
 cdef struct Mem:
     u8* host             # base of the mapping
@@ -236,6 +238,11 @@ cdef struct Mem:
     Frame* frames
     u64* m2p             # machine frame -> pseudo-physical frame; pages of it are mapped read-only into PV guests
     u64 m2p_bytes
+    u64 free_pages       # frames without an owner
+    u64 cursor           # where the next allocation starts to look
+    u64 flush_clock      # counts TLB flushes; a vcpu notes it in Cpu.flush_time when it flushes
+    Cpu** vcpus          # every vcpu on this memory, of any domain; NULL for a free slot
+    u32 vcpu_slots
     u32 lock             # spin lock for frame types and counts (pv_mmu)
 
 cdef struct PhysMap:     # guest frame -> machine frame, for bare machines, PVH and HVM; PV guests have none
@@ -352,6 +359,7 @@ cdef struct Cpu:
     u32 mxcsr
     # Memory and time
     Mem* mem
+    u64 flush_time       # Mem.flush_clock at the last complete TLB flush
     PhysMap* physmap     # NULL for PV
     Clock* clock
     u64 timer_deadline   # ns of the clock at which REQ_EVENT work is due; ~0 for none
