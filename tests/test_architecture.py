@@ -1,0 +1,103 @@
+"""The rules of docs/design.md that a machine can check: which part may import which, and how long a file may be."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "xenfast"
+
+# part -> the parts it may import (docs/design.md, "Layout"); everything may import errors
+MAY_IMPORT = {
+    "errors": set(),
+    "_core": set(),
+    "abi": set(),
+    "xen": {"abi", "_core"},
+    "xenstore": {"xen", "abi", "_core"},
+    "dom0": {"xenstore", "xen", "abi", "_core"},
+    "machine": {"_core"},
+    "libxl": {"dom0", "xenstore", "xen", "abi", "_core"},
+    "xl": {"libxl", "machine", "abi", "guests"},
+    "guests": {"abi"},
+    "__init__": {"libxl", "machine"},
+    "__main__": {"xl"},
+}
+MAX_LINES = {".py": 900, ".pxi": 900, ".pyx": 900, ".pxd": 900, ".pyi": 900}
+SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in MAX_LINES)
+MODULES = [path for path in SOURCES if path.suffix == ".py"]
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            module = node.module or ""
+            names = [f"xenfast.{alias.name}" for alias in node.names] if module == "xenfast" else [module]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("xenfast.")}
+    return found
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_one_way(path):
+    """A module imports only from the parts below its own."""
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"{part} is not in the layout of docs/design.md"
+    allowed = MAY_IMPORT[part] | {part, "errors"}
+    assert imported_parts(path) <= allowed
+
+
+def test_the_core_imports_nothing_of_ours():
+    """_core and its parts import no Python module of the package."""
+    for path in SOURCES:
+        if path.suffix in {".pyx", ".pxi", ".pxd"}:
+            assert not re.search(r"^\s*(from|import)\s+xenfast", path.read_text(), re.M), name_of(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_relative_imports_are_not_used(path):
+    """A module is named in full wherever it is imported, so that a search finds every user of it."""
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_are_short_enough_to_read(path):
+    """No source file is longer than 900 lines."""
+    assert len(path.read_text().splitlines()) <= MAX_LINES[path.suffix]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.read_text().strip()], ids=name_of)
+def test_modules_say_what_they_are(path):
+    """Every module has a docstring."""
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_numpy_is_the_only_dependency_at_run_time():
+    """Outside the standard library and numpy, only optional packages are imported, and those inside functions."""
+    import sys
+
+    optional = {"zstandard"}
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for top in {name.split(".")[0] for name in names} - {"xenfast", "numpy", "compression"}:
+                assert top in sys.stdlib_module_names or top in optional, f"{name_of(path)} imports {top}"
+                assert top not in optional or node not in tree.body, f"{name_of(path)} imports {top} at once"
