@@ -1,0 +1,1 @@
+"""The toolstack as a library: from a configuration to a running domain."""

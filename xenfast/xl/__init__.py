@@ -1,0 +1,1 @@
+"""The command line: THE TABLE of commands (cmdtable.py) and a file per command."""
