@@ -1,0 +1,1 @@
+"""The hypervisor: domains, vcpus, event channels, grant tables, memory, time.  Named after the files of xen/common."""

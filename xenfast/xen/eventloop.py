@@ -1,0 +1,186 @@
+"""Domain 0's event loop: what runs the kernel of a domain that is Python.
+
+Ports raised for such a domain, calls asked for by other threads, timers of the machine's clock and readable host files all become
+calls here, one after the other, on the thread that drives the machine (``Hypervisor.run``).  Callbacks never block.  Order is first
+come, first served; under virtual time nothing else decides it, so that a run repeats to the bit.
+
+A callback that fails is a bug of ours, not the guest's right to stop the machine: it is logged with its traceback and counted.
+"""
+
+import heapq
+import logging
+import os
+import selectors
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xenfast.xen.evtchn import Channel
+    from xenfast.xen.time import Clock
+
+log = logging.getLogger("xenfast")
+
+
+class Timer:
+    """A call to come; cancel() prevents it."""
+
+    __slots__ = ("args", "callback", "deadline", "number")
+
+    def __init__(self, deadline: int, number: int, callback: Callable[..., Any], args: tuple) -> None:
+        self.deadline, self.number = deadline, number
+        self.callback: Callable[..., Any] | None = callback
+        self.args = args
+
+    def cancel(self) -> None:
+        self.callback = None
+
+    def __lt__(self, other: "Timer") -> bool:
+        return (self.deadline, self.number) < (other.deadline, other.number)
+
+
+class EventLoop:
+    """``hypervisor.loop``.  post_event, call_soon, call_later and call_at may be called from any thread."""
+
+    def __init__(self, clock: "Clock") -> None:
+        self.clock = clock
+        self.failures = 0               # callbacks that raised
+        self._ready: deque[tuple[Callable[..., Any], tuple]] = deque()
+        self._timers: list[Timer] = []
+        self._count = 0
+        self._waiting = False
+        self._selector: selectors.BaseSelector | None = None
+        self._pipe: tuple[int, int] | None = None
+        self._readers = 0
+
+    # --- what others ask for ---------------------------------------------------------------------------------------------
+    def post_event(self, channel: "Channel") -> None:
+        """A pending port of a Python domain: its handler will be called."""
+        self._ready.append((_deliver, (channel,)))
+        if self._waiting:
+            self.wake()
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        self._ready.append((callback, args))
+        if self._waiting:
+            self.wake()
+
+    def call_at(self, deadline: int, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call when the machine's clock reaches ``deadline`` ns."""
+        self._count += 1
+        timer = Timer(deadline, self._count, callback, args)
+        heapq.heappush(self._timers, timer)
+        if self._waiting:
+            self.wake()
+        return timer
+
+    def call_later(self, delay: int, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call ``delay`` ns of the machine's clock from now."""
+        return self.call_at(self.clock.now() + delay, callback, *args)
+
+    def add_reader(self, fd: int, callback: Callable[[], Any]) -> None:
+        """Call whenever the host's file ``fd`` can be read without blocking."""
+        self._get_selector().register(fd, selectors.EVENT_READ, callback)
+        self._readers += 1
+
+    def remove_reader(self, fd: int) -> None:
+        self._get_selector().unregister(fd)
+        self._readers -= 1
+
+    @property
+    def has_readers(self) -> bool:
+        return self._readers > 0
+
+    # --- what the driver of the machine does -------------------------------------------------------------------------------
+    def run_ready(self) -> bool:
+        """Make all calls that are due now, also those that they ask for; False when there was none."""
+        ran = False
+        while True:
+            self._due_timers()
+            if not self._ready:
+                return ran
+            ran = True
+            for _ in range(len(self._ready)):
+                callback, args = self._ready.popleft()
+                self._call(callback, args)
+
+    def next_deadline(self) -> int | None:
+        """When the next timer is due, in ns of the machine's clock."""
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        return self._timers[0].deadline if self._timers else None
+
+    def poll(self, seconds: float | None) -> None:
+        """Wait at most so long for a wake(), a timer (of a real clock) or a readable file; queue the calls of readable files."""
+        if seconds == 0 and not self._readers:
+            return
+        selector = self._get_selector()
+        self._waiting = True                # from here on whoever adds something wakes us
+        try:
+            deadline = None if self.clock.is_virtual else self.next_deadline()
+            if deadline is not None:
+                left = max(0, deadline - self.clock.now()) / 1e9
+                seconds = left if seconds is None else min(left, seconds)
+            ready = selector.select(0 if self._ready else seconds)
+        finally:
+            self._waiting = False
+        for key, _ in ready:
+            if key.data is None:
+                os.read(key.fd, 4096)
+            else:
+                self._ready.append((key.data, ()))
+
+    def wake(self) -> None:
+        """End poll() early, from any thread."""
+        if self._pipe is not None:
+            try:
+                os.write(self._pipe[1], b"x")
+            except BlockingIOError:         # full: it wakes up anyway
+                pass
+
+    def close(self) -> None:
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
+        if self._pipe is not None:
+            for fd in self._pipe:
+                os.close(fd)
+            self._pipe = None
+
+    # --- inside --------------------------------------------------------------------------------------------------------
+    def _get_selector(self) -> selectors.BaseSelector:
+        if self._selector is None:
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            os.set_blocking(write, False)
+            self._pipe = read, write
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(read, selectors.EVENT_READ, None)
+        return self._selector
+
+    def _due_timers(self) -> None:
+        if not self._timers:
+            return
+        now = self.clock.now()
+        while self._timers and self._timers[0].deadline <= now:
+            timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                self._ready.append((timer.callback, timer.args))
+
+    def _call(self, callback: Callable[..., Any], args: tuple) -> None:
+        try:
+            callback(*args)
+        except Exception:
+            self.failures += 1
+            log.exception("domain 0: %r failed", callback)
+
+
+def _deliver(channel: "Channel") -> None:
+    """Call the handler of a raised port; a port raised meanwhile is queued again."""
+    if not channel.pending:             # closed or handled since
+        return
+    channel.pending = False
+    if channel.handler is not None:
+        channel.handler(channel.port)
+    else:
+        channel.pending = True          # masked meanwhile: kept for on_event()
