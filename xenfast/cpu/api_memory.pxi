@@ -95,7 +95,7 @@ cdef class Memory:
         with nogil:
             for i in range(first, end):
                 if load_acquire(&self.m.frames[i].code):
-                    code_written(&self.m, i)
+                    frame_written(&self.m, i)
 
     def alloc(self, domid, n, contiguous=False, shared=False):
         """Give ``n`` zeroed frames to a domain; a numpy uint64 array of frame numbers.  MemoryError when there are not enough.

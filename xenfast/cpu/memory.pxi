@@ -69,14 +69,15 @@ cdef int mem_add_vcpu(Mem* m, Cpu* c) noexcept nogil:
             break
     else:
         i = m.vcpu_slots
-        grown = <Cpu**>realloc(m.vcpus, (i + 16) * sizeof(Cpu*))
+        grown = <Cpu**>realloc(m.vcpus, (i + 1024) * sizeof(Cpu*))
         if grown == NULL:
             spin_unlock(&m.lock)
             return -1
-        memset(grown + i, 0, 16 * sizeof(Cpu*))
-        m.vcpus = grown
-        m.vcpu_slots = i + 16
+        memset(grown + i, 0, 1024 * sizeof(Cpu*))
+        m.vcpus = grown              # large enough at once that running vcpus never see it move
+        m.vcpu_slots = i + 1024
     m.vcpus[i] = c
+    c.code_bit = <u32>1 << (i & 31)
     spin_unlock(&m.lock)
     return 0
 
@@ -113,7 +114,7 @@ cdef void frame_free(Mem* m, u64 mfn) noexcept nogil:
     f.stamp = m.flush_clock
     m.m2p[mfn] = M2P_INVALID
     if f.code:
-        code_written(m, mfn)         # block.pxi: every vcpu in f.code drops what it decoded from the frame
+        frame_written(m, mfn)        # block.pxi: every vcpu in f.code drops what it decoded from the frame
     discard(frame_host(m, mfn), PAGE_SIZE)
     m.free_pages += 1
 

@@ -121,6 +121,7 @@ cpdef enum ExitReason:
     EXIT_CRASH = 9       # PV: the guest left Xen no way to go on (no handler, bad stack); code says which
     EXIT_MSR = 10        # rdmsr/wrmsr of a register the core does not hold
     EXIT_EXCEPTION = 11  # bare machine without IDT: vector, error code (the tools API)
+    EXIT_TIMER = 12      # Cpu.timer_deadline has passed
 
 # ---------------------------------------------------------------------------------------------------------------------
 cdef struct Seg:
@@ -196,6 +197,7 @@ cdef struct Insn:        # a decoded instruction: 64 bytes, laid out in a row; f
     u8 prefix            # INSN_* bits
     u8 vvvv              # VEX.vvvv
     u8 vex               # INSN_VEX* bits: 1 = VEX encoded, 2 = L (256 bit)
+    u32 next_in          # next instruction (arena index) that links to the same block
 
 cdef enum:               # Insn.prefix
     PFX_LOCK = 1
@@ -204,6 +206,64 @@ cdef enum:               # Insn.prefix
     PFX_OPSIZE = 8       # 66
     PFX_REX = 16         # any REX: byte registers 4..7 are SPL BPL SIL DIL, not AH CH DH BH
     PFX_FLAGS_LIVE = 32  # somebody may read the arithmetic flags this instruction sets
+
+cdef enum:
+    NO_INSN = 0xFFFFFFFF
+    NO_FRAME = 0xFFFFFFFFFFFFFFFF
+    CODE_QUEUE = 64
+    MAX_BLOCK = 64       # instructions in a block, at most
+
+cdef struct Block:       # straight-line code, position independent, found by the machine address of its first byte
+    u64 maddr            # machine address of the first byte
+    u64 mfn2             # frame of the second page when the (only) instruction crosses one, else NO_FRAME
+    u32 mode
+    u32 first            # arena index of the first instruction
+    u32 incoming         # arena index of the first instruction that links here, or NO_INSN
+    u16 nbytes
+    u8 dead
+    Block* hash_next
+    Block* page_next     # next block that starts in the same frame
+    Block* page2_next    # next block that ends in the same frame, for those with mfn2
+
+cdef struct CodePage:    # the decoded blocks of a machine frame; indexed by mfn
+    Block* head
+    Block* head2
+    u64 bitmap           # 64-byte granules that blocks were decoded from
+
+cdef enum:
+    BLOCK_HASH_BITS = 15
+    BLOCK_HASH = 1 << BLOCK_HASH_BITS
+
+cdef struct BlockCache:  # one per vcpu
+    Insn* arena
+    u32 n_insn
+    u32 max_insn
+    Block* blocks
+    u32 n_block
+    u32 max_block
+    CodePage* pages
+    u64 max_page
+    Block* hash[1 << 15]
+    Insn scratch[4]      # where single instructions are decoded
+
+cdef enum:               # Cpu.unknown_kind
+    UNKNOWN_OPCODE = 1
+    UNKNOWN_MSR_READ = 2
+    UNKNOWN_MSR_WRITE = 3
+    UNKNOWN_PORT = 4
+    UNKNOWN_HYPERCALL = 5
+
+cdef enum:               # Cpu.stat
+    STAT_BLOCKS = 0      # blocks decoded
+    STAT_INSNS = 1       # instructions decoded
+    STAT_LOOKUPS = 2     # dispatcher look-ups
+    STAT_TLB_FILLS = 3
+    STAT_TLB_FLUSHES = 4
+    STAT_FAULTS = 5
+    STAT_SMC = 6         # blocks dropped because their bytes were written
+    STAT_EVENTS = 7      # upcalls and interrupts delivered
+    STAT_CACHE_FLUSHES = 8
+    STAT_HYPERCALLS = 9
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Machine memory.  One sparse host mapping holds every machine frame; frame mfn is at host + (mfn << 12).
@@ -214,7 +274,7 @@ cdef struct Frame:       # struct page_info of Xen, in 24 bytes
     u8 type              # PGT_*
     u8 flags             # FRAME_*
     u16 owner            # domid; DOMID_INVALID for a free frame, DOMID_XEN for Xen's own
-    u32 code             # bit (vcpu & 31): that vcpu holds blocks decoded from this frame
+    u32 code             # bit (slot in Mem.vcpus & 31): that vcpu holds blocks decoded from this frame
 
 cdef enum:               # Frame.type (xen/arch/x86/include/asm/mm.h)
     PGT_none = 0
@@ -316,7 +376,7 @@ cdef struct Cpu:
     u8 tlb_index         # 0 supervisor, 1 user
     u8 inhibit           # interrupts held off for one instruction (STI, MOV SS)
     u8 halted
-    u8 in_run
+    u8 reserved
     # Pending exception
     u8 exc_vector
     u8 exc_has_error
@@ -365,9 +425,25 @@ cdef struct Cpu:
     u64 timer_deadline   # ns of the clock at which REQ_EVENT work is due; ~0 for none
     u64 icount           # instructions retired before this slice
     i64 slice            # budget at the start of this slice
+    i64 bias             # exact: instructions kept back from budget, to be stepped one by one
     u64 until            # stop before the instruction at this RIP; ~0 for none
     u64 cpuid_features[16]
     TlbEntry* tlbs[2]
-    void* blocks         # BlockCache* of block.pxi
-    Insn* scratch        # where single instructions are decoded
+    BlockCache* cache
     PvState* pv
+    int status           # ST_* a handler left the block with
+    u32 in_run          # run() is on; requests are served
+    u32 code_hit         # a write dropped decoded code: leave the block after this instruction
+    Insn* want_link      # direct branch that would like to be linked to the block at rip
+    u32 jc_gen           # generation of the jump cache, part of jc_salt
+    u64 jc_base          # CS base the jump cache is valid for
+    u8 exact             # stop at exactly the instruction budget (virtual time, the tools API)
+    u8 trace             # leave after every instruction
+    u32 code_bit         # this vcpu's bit of Frame.code
+    u32 code_lock        # guards code_queue
+    u32 code_n           # frames in code_queue; above CODE_QUEUE: drop everything
+    u64 code_queue[64]
+    u32 unknown_n        # things the guest asked for that we do not have, for the log
+    u32 unknown_kind[32]
+    u64 unknown_value[32]
+    u64 stat[16]         # counters, indexed by STAT_*

@@ -1,0 +1,31 @@
+"""The hot core of xenfast: CPU, paging, machine memory and what Xen does on the hot path of a guest.
+
+One compilation unit, in this order (each file's head says what it is and where it is specified):
+"""
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from cpython.buffer cimport PyBuffer_FillInfo
+
+import numpy
+
+ctypedef void (*handler_t)(Cpu*, Insn*) noexcept nogil
+
+include "cpu/host.pxi"          # what is needed of the compiler and libc
+include "cpu/flags.pxi"         # RFLAGS, lazily
+include "cpu/memory.pxi"        # machine memory and the frame table
+include "cpu/mmu.pxi"           # linear -> TLB -> page walk
+include "cpu/access.pxi"        # memory and operand access, faults
+include "cpu/modes.pxi"         # what follows from CR0, EFER, CPL and the segments
+include "cpu/missing.pxi"
+include "cpu/opcodes.pxi"       # the opcode table: shape and row functions
+include "cpu/decode.pxi"        # bytes -> Insn
+include "cpu/block.pxi"         # the cache of decoded blocks; self-modifying code
+include "cpu/execute.pxi"       # threaded dispatch and the run loop
+include "cpu/specialise.pxi"    # choosing threaded handlers
+include "cpu/interrupts.pxi"    # delivery through the IDT (bare machines)
+include "cpu/lz4.pxi"           # LZ4 blocks, for kernels
+include "cpu/api_memory.pxi"    # Python classes: Memory
+include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
+
+init_opcodes()

@@ -1,0 +1,374 @@
+# Access to guest memory and to the operands of an instruction: segment:offset -> linear -> host, with every check.
+#
+# SDM Vol. 1, 3.7 (operand addressing), Vol. 3, 5.3 and 5.4 (limit and type checks).  Every function returns ST_OK, or
+# ST_FAULT with the exception in Cpu.exc_*, or ST_EXIT for memory that is not RAM.  Nothing is written before the last byte is known to
+# be writable.  Left out: alignment checking (#AC), split locks are not atomic.
+
+cdef enum:
+    RMW_AGAIN = 6        # rmw_end(): a LOCKed compare-and-swap lost a race; begin again
+    RMW_REG = 0
+    RMW_HOST = 1
+    RMW_SLOW = 2
+
+cdef struct Rmw:         # a read-modify-write in progress
+    u64 lin
+    u64 old
+    u8* host
+    int kind
+
+# ---- faults ---------------------------------------------------------------------------------------------------------
+cdef int fault(Cpu* c, int vector) noexcept nogil:
+    c.exc_vector = vector
+    c.exc_has_error = 0
+    c.exc_error = 0
+    return ST_FAULT
+
+cdef int fault_err(Cpu* c, int vector, u32 error) noexcept nogil:
+    c.exc_vector = vector
+    c.exc_has_error = 1
+    c.exc_error = error
+    return ST_FAULT
+
+cdef void log_unknown(Cpu* c, u32 kind, u64 value) noexcept nogil:
+    """Remember once that the guest asked for something we do not have; Python reads the list and logs it."""
+    cdef u32 i
+    for i in range(c.unknown_n):
+        if c.unknown_kind[i] == kind and c.unknown_value[i] == value:
+            return
+    if c.unknown_n < 32:
+        c.unknown_kind[c.unknown_n] = kind
+        c.unknown_value[c.unknown_n] = value
+        c.unknown_n += 1
+
+cdef inline u64 insn_rip(Cpu* c, Insn* o) noexcept nogil:
+    return c.r[R_RIPBASE] + o.off
+
+cdef inline u64 next_rip(Cpu* c, Insn* o) noexcept nogil:
+    return c.r[R_RIPBASE] + o.off + o.len
+
+cdef inline bint canonical(u64 a) noexcept nogil:
+    return <u64>(<i64>(a << 16) >> 16) == a
+
+# ---- host memory ----------------------------------------------------------------------------------------------------
+cdef inline u64 host_load(const u8* p, int size) noexcept nogil:
+    if size == 8:
+        return (<u64*>p)[0]
+    if size == 4:
+        return (<u32*>p)[0]
+    if size == 1:
+        return p[0]
+    return (<u16*>p)[0]
+
+cdef inline void host_store(u8* p, int size, u64 v) noexcept nogil:
+    if size == 8:
+        (<u64*>p)[0] = v
+    elif size == 4:
+        (<u32*>p)[0] = <u32>v
+    elif size == 1:
+        p[0] = <u8>v
+    else:
+        (<u16*>p)[0] = <u16>v
+
+# ---- linear memory --------------------------------------------------------------------------------------------------
+cdef inline int mem_read(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
+    cdef TlbEntry* e = tlb_slot(c.tlb, lin)
+    if likely((lin ^ e.rtag) <= <u64>(4096 - size)):
+        # SAFETY: the tag matched, so lin .. lin + size lies in the page that e.add maps to one machine frame.
+        out[0] = host_load(<u8*>(lin + <u64>e.add), size)
+        return ST_OK
+    return mem_read_slow(c, lin, size, out)
+
+cdef inline int mem_write(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
+    cdef TlbEntry* e = tlb_slot(c.tlb, lin)
+    if likely((lin ^ e.wtag) <= <u64>(4096 - size)):
+        # SAFETY: as in mem_read.
+        host_store(<u8*>(lin + <u64>e.add), size, v)
+        return ST_OK
+    return mem_write_slow(c, lin, size, v)
+
+cdef int mem_read_slow(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
+    cdef u64 v = 0
+    cdef u8* host = NULL
+    cdef int st
+    if (lin & 4095) + size <= 4096:
+        st = translate(c, lin, ACC_READ, &host)
+        if st == ST_MMIO:
+            return mmio_read(c, size, out)
+        if st == ST_OK:
+            out[0] = host_load(host, size)
+        return st
+    st = mem_read_n(c, lin, size, &v)
+    out[0] = v
+    return st
+
+cdef int mem_write_slow(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
+    cdef u8* host = NULL
+    cdef int st
+    if (lin & 4095) + size > 4096:
+        return mem_write_n(c, lin, size, &v)
+    st = translate(c, lin, ACC_WRITE, &host)
+    if likely(st == ST_OK):
+        host_store(host, size, v)
+        code_written(c, host, size)
+        return ST_OK
+    if st == ST_MMIO:
+        return mmio_write(c, size, v)
+    if c.is_pv:
+        return pv_fixup_write(c, lin, size, v)
+    return st
+
+cdef int mem_read_n(Cpu* c, u64 lin, u64 n, void* out) noexcept nogil:
+    """Up to 4096 bytes."""
+    cdef u8* h1 = NULL
+    cdef u8* h2 = NULL
+    cdef u64 n1 = 4096 - (lin & 4095)
+    cdef int st = translate_cached(c, lin, ACC_READ, &h1)
+    if st == ST_OK and n > n1:
+        st = translate_cached(c, lin + n1, ACC_READ, &h2)
+    if st != ST_OK:
+        return mmio_wide(c, st)
+    if n <= n1:
+        memcpy(out, h1, n)
+    else:
+        memcpy(out, h1, n1)
+        memcpy(<u8*>out + n1, h2, n - n1)
+    return ST_OK
+
+cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
+    cdef u8* h1 = NULL
+    cdef u8* h2 = NULL
+    cdef u64 n1 = 4096 - (lin & 4095)
+    cdef int st = translate_cached(c, lin, ACC_WRITE, &h1)
+    if st == ST_OK and n > n1:
+        st = translate_cached(c, lin + n1, ACC_WRITE, &h2)
+    if st != ST_OK:
+        return mmio_wide(c, st)
+    if n <= n1:
+        memcpy(h1, data, n)
+        code_written(c, h1, n)
+    else:
+        memcpy(h1, data, n1)
+        memcpy(h2, <const u8*>data + n1, n - n1)
+        code_written(c, h1, n1)
+        code_written(c, h2, n - n1)
+    return ST_OK
+
+cdef inline int translate_cached(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
+    cdef TlbEntry* e = tlb_slot(c.tlb, lin)
+    if ((lin ^ (e.wtag if access == ACC_WRITE else e.rtag)) & ~<u64>4095) == 0:
+        host[0] = <u8*>(lin + <u64>e.add)
+        return ST_OK
+    return translate(c, lin, access, host)
+
+cdef int mem_check_write(Cpu* c, u64 lin, u64 n) noexcept nogil:
+    """Fault now if a write of n bytes would."""
+    cdef u8* host = NULL
+    cdef int st = translate_cached(c, lin, ACC_WRITE, &host)
+    if st == ST_OK and (lin & 4095) + n > 4096:
+        st = translate_cached(c, (lin | 4095) + 1, ACC_WRITE, &host)
+    return ST_OK if st == ST_MMIO else st
+
+# ---- supervisor accesses of the processor itself (descriptor tables, TSS) --------------------------------------------
+cdef int mem_read_sys(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
+    cdef TlbEntry* tlb = c.tlb
+    cdef u8 index = c.tlb_index
+    cdef int st
+    c.tlb = c.tlbs[0]
+    c.tlb_index = 0
+    st = mem_read(c, lin, size, out)
+    c.tlb = tlb
+    c.tlb_index = index
+    return st
+
+cdef int mem_write_sys(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
+    cdef TlbEntry* tlb = c.tlb
+    cdef u8 index = c.tlb_index
+    cdef int st
+    c.tlb = c.tlbs[0]
+    c.tlb_index = 0
+    st = mem_write(c, lin, size, v)
+    c.tlb = tlb
+    c.tlb_index = index
+    return st
+
+# ---- what is not RAM ------------------------------------------------------------------------------------------------
+cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
+    """Leave run() for the device model; the instruction is restarted and finds the answer (Vcpu.mmio_return)."""
+    if c.exit.count and c.exit.nr == c.exit.address:
+        c.exit.count = 0
+        out[0] = c.exit.value
+        return ST_OK
+    return mmio_exit(c, size, 0, 0)
+
+cdef int mmio_write(Cpu* c, int size, u64 v) noexcept nogil:
+    if c.exit.count and c.exit.nr == c.exit.address:
+        c.exit.count = 0
+        return ST_OK
+    return mmio_exit(c, size, 1, v)
+
+cdef int mmio_exit(Cpu* c, int size, bint is_write, u64 v) noexcept nogil:
+    c.exit.reason = EXIT_MMIO
+    c.exit.size = size
+    c.exit.is_write = is_write
+    c.exit.value = v
+    c.exit.nr = c.exit.address
+    return ST_MMIO       # leave() turns this into ST_EXIT with rip at the instruction
+
+cdef int mmio_wide(Cpu* c, int st) noexcept nogil:
+    """Wide or page-crossing accesses to device memory are not passed on: bus error as #GP."""
+    return fault_err(c, X_GP, 0) if st == ST_MMIO else st
+
+# ---- operands -------------------------------------------------------------------------------------------------------
+cdef inline u64 operand_off(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 ea = c.r[o.base] + (c.r[o.index] << o.scale) + <u64>o.disp
+    if o.asize == 8:
+        return ea
+    return <u32>ea if o.asize == 4 else <u16>ea
+
+cdef inline int linear(Cpu* c, int seg, u64 off, u64 n, bint write, u64* lin) noexcept nogil:
+    """Linear address of n bytes at seg:off, after the checks of the mode."""
+    if c.mode & MODE_64:
+        lin[0] = off + c.r[R_SEG + seg]
+        if unlikely(not canonical(lin[0]) or not canonical(lin[0] + n - 1)):
+            return fault_err(c, X_SS if seg == SS else X_GP, 0)
+        return ST_OK
+    if unlikely(not (c.mode & MODE_FLAT) or seg >= FS):
+        if seg_check(c, seg, off, n, write) != ST_OK:
+            return ST_FAULT
+    lin[0] = <u32>(off + c.r[R_SEG + seg])
+    return ST_OK
+
+cdef int seg_check(Cpu* c, int seg, u64 off, u64 n, bint write) noexcept nogil:
+    """Limit and type checks of legacy and compatibility mode (SDM Vol. 3, 5.3 and 5.5)."""
+    cdef Seg* s = &c.seg[seg]
+    cdef u64 last = off + n - 1
+    cdef bint ok = True
+    if not s.attr & 0x80:
+        ok = False                                        # null or not present
+    elif s.attr & 8:
+        ok = not write and s.attr & 2                     # code: readable, never writable
+    elif write and not s.attr & 2:
+        ok = False
+    if ok:
+        if (s.attr & 0xC) == 4:                           # expand-down data
+            ok = off > s.limit and last <= (<u64>0xFFFFFFFF if s.attr & 0x4000 else <u64>0xFFFF)
+        else:
+            ok = last <= s.limit
+    if ok:
+        return ST_OK
+    return fault_err(c, X_SS if seg == SS else X_GP, 0)
+
+cdef inline int operand_lin(Cpu* c, Insn* o, u64 n, u64* lin) noexcept nogil:
+    return linear(c, o.seg, operand_off(c, o), n, False, lin)
+
+cdef inline int operand_lin_w(Cpu* c, Insn* o, u64 n, u64* lin) noexcept nogil:
+    return linear(c, o.seg, operand_off(c, o), n, True, lin)
+
+cdef inline u64 get_reg(Cpu* c, Insn* o, int n, int size) noexcept nogil:
+    if size == 8:
+        return c.r[n]
+    if size == 4:
+        return <u32>c.r[n]
+    if size == 2:
+        return <u16>c.r[n]
+    if n >= 4 and n < 8 and not o.prefix & PFX_REX:
+        return (c.r[n - 4] >> 8) & 0xFF                   # AH CH DH BH
+    return c.r[n] & 0xFF
+
+cdef inline void set_reg(Cpu* c, Insn* o, int n, int size, u64 v) noexcept nogil:
+    if size == 8:
+        c.r[n] = v
+    elif size == 4:
+        c.r[n] = <u32>v
+    elif size == 2:
+        c.r[n] = (c.r[n] & ~<u64>0xFFFF) | <u16>v
+    elif n >= 4 and n < 8 and not o.prefix & PFX_REX:
+        c.r[n - 4] = (c.r[n - 4] & ~<u64>0xFF00) | (<u64><u8>v << 8)
+    else:
+        c.r[n] = (c.r[n] & ~<u64>0xFF) | <u8>v
+
+cdef inline int read_rm(Cpu* c, Insn* o, u64* v) noexcept nogil:
+    return read_rm_n(c, o, o.size, v)
+
+cdef inline int write_rm(Cpu* c, Insn* o, u64 v) noexcept nogil:
+    return write_rm_n(c, o, o.size, v)
+
+cdef inline int read_rm_n(Cpu* c, Insn* o, int size, u64* v) noexcept nogil:
+    cdef u64 lin = 0
+    if not o.is_mem:
+        v[0] = get_reg(c, o, o.rm, size)
+        return ST_OK
+    if operand_lin(c, o, size, &lin) != ST_OK:
+        return ST_FAULT
+    return mem_read(c, lin, size, v)
+
+cdef inline int write_rm_n(Cpu* c, Insn* o, int size, u64 v) noexcept nogil:
+    cdef u64 lin = 0
+    if not o.is_mem:
+        set_reg(c, o, o.rm, size, v)
+        return ST_OK
+    if operand_lin_w(c, o, size, &lin) != ST_OK:
+        return ST_FAULT
+    return mem_write(c, lin, size, v)
+
+cdef int rmw_begin(Cpu* c, Insn* o, Rmw* m, u64* old) noexcept nogil:
+    cdef int st
+    if not o.is_mem:
+        m.kind = RMW_REG
+        old[0] = get_reg(c, o, o.rm, o.size)
+        return ST_OK
+    st = operand_lin_w(c, o, o.size, &m.lin)
+    if st != ST_OK:
+        return st
+    return rmw_begin_lin(c, m.lin, o.size, m, old)
+
+cdef int rmw_begin_lin(Cpu* c, u64 lin, int size, Rmw* m, u64* old) noexcept nogil:
+    """As rmw_begin, for an address already worked out."""
+    cdef TlbEntry* e = tlb_slot(c.tlb, lin)
+    cdef int st
+    m.lin = lin
+    if likely((lin ^ e.wtag) <= <u64>(4096 - size)):
+        m.kind = RMW_HOST
+        # SAFETY: the write tag matched for size bytes.
+        m.host = <u8*>(lin + <u64>e.add)
+        old[0] = m.old = host_load(m.host, size)
+        return ST_OK
+    m.kind = RMW_SLOW
+    st = mem_check_write(c, lin, size)
+    if st == ST_FAULT and not (c.is_pv and pv_may_fixup(c, lin)):
+        return st
+    st = mem_read(c, lin, size, old)
+    m.old = old[0]
+    return st
+
+cdef int rmw_end(Cpu* c, Insn* o, Rmw* m, u64 v) noexcept nogil:
+    if m.kind == RMW_REG:
+        set_reg(c, o, o.rm, o.size, v)
+        return ST_OK
+    if m.kind == RMW_SLOW:
+        return mem_write(c, m.lin, o.size, v)
+    if not o.prefix & PFX_LOCK:
+        host_store(m.host, o.size, v)
+        return ST_OK
+    return ST_OK if host_cas(m.host, o.size, m.old, v) else RMW_AGAIN
+
+cdef bint host_cas(u8* p, int size, u64 old, u64 new) noexcept nogil:
+    if size == 8:
+        return cas64(p, old, new)
+    if size == 4:
+        return cas32(p, old, new)
+    if size == 2:
+        return cas16(p, old, new)
+    return cas8(p, old, new)
+
+cdef inline int branch_to(Cpu* c, Insn* o, u64 target) noexcept nogil:
+    """Near branch: truncate to the operand size, check, set rip (SDM Vol. 2, JMP)."""
+    if c.mode & MODE_64:
+        if unlikely(not canonical(target)):
+            return fault_err(c, X_GP, 0)
+    else:
+        target = <u16>target if o.size == 2 else <u32>target
+        if unlikely(target > c.seg[CS].limit):
+            return fault_err(c, X_GP, 0)
+    c.rip = target
+    return ST_BRANCH

@@ -1,0 +1,383 @@
+# The Python classes of a CPU: Clock, PhysMap, Vcpu.
+
+REGISTERS = {name: i for i, name in enumerate(
+    "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split())}
+SEGMENTS = {name: i for i, name in enumerate("es cs ss ds fs gs ldtr tr".split())}
+
+UNKNOWN_NAMES = {
+    UNKNOWN_OPCODE: "instruction", UNKNOWN_MSR_READ: "rdmsr", UNKNOWN_MSR_WRITE: "wrmsr", UNKNOWN_PORT: "port",
+    UNKNOWN_HYPERCALL: "hypercall",
+}
+STAT_NAMES = ("blocks_decoded", "instructions_decoded", "lookups", "tlb_fills", "tlb_flushes", "faults", "blocks_dropped", "events",
+              "cache_flushes", "hypercalls")
+
+
+class GuestFault(Exception):
+    """A guest address could not be read or written."""
+
+
+cdef class MachineClock:
+    """Time of a machine in ns: the host's monotonic clock, or virtual (instructions retired, idle time skipped)."""
+    cdef Clock clock
+
+    def __init__(self, bint virtual=False):
+        self.clock.is_virtual = virtual
+        self.clock.start = monotonic_ns()
+
+    @property
+    def virtual(self):
+        return bool(self.clock.is_virtual)
+
+    def now(self):
+        """ns since the machine was made (virtual: as of the last time a vcpu left run())."""
+        if self.clock.is_virtual:
+            return self.clock.now + self.clock.offset
+        return monotonic_ns() - self.clock.start + self.clock.offset
+
+    def skip(self, u64 ns):
+        """Let ns pass at once (virtual time: nothing is runnable before then)."""
+        self.clock.offset += ns
+
+
+cdef class GuestPhysMap:
+    """Guest frame -> machine frame of a bare machine, PVH or HVM guest.  Frames not mapped are device memory."""
+    cdef PhysMap map
+
+    def __cinit__(self, u64 max_gfn):
+        self.map.mfn = <u64*>malloc(max_gfn * 8)
+        if self.map.mfn == NULL:
+            raise MemoryError
+        memset(self.map.mfn, 0xFF, max_gfn * 8)
+        self.map.max_gfn = max_gfn
+
+    def __dealloc__(self):
+        free(self.map.mfn)
+
+    def set(self, u64 gfn, mfns, bint readonly=False):
+        """Map consecutive guest frames from gfn to the machine frames of the sequence."""
+        cdef u64 mfn
+        if gfn + len(mfns) > self.map.max_gfn:
+            raise ValueError(f"guest frame {gfn + len(mfns) - 1:#x} is beyond the end of the map ({self.map.max_gfn:#x})")
+        for i, mfn in enumerate(mfns):
+            self.map.mfn[gfn + i] = mfn | (PHYSMAP_RO if readonly else 0)
+
+    def get(self, u64 gfn):
+        """Machine frame, or None."""
+        if gfn >= self.map.max_gfn or self.map.mfn[gfn] == PHYSMAP_MMIO:
+            return None
+        return self.map.mfn[gfn] & ~PHYSMAP_RO
+
+    def clear(self, u64 gfn, u64 count=1):
+        cdef u64 i
+        for i in range(gfn, min(gfn + count, self.map.max_gfn)):
+            self.map.mfn[i] = PHYSMAP_MMIO
+
+
+cdef class Vcpu:
+    """A virtual CPU.  After construction: the state after RESET, with CS:RIP at F000:FFF0.
+
+    Registers are attributes (``rax`` ... ``r15``, ``rip``, ``rflags``, ``cr0``, ``cr2``, ``cr3``, ``cr4``, ``efer``); segments are
+    read and written with ``segment()`` and ``set_segment()``.  ``run(budget)`` releases the GIL, runs up to that many instructions and
+    returns an ``ExitReason``.
+    """
+    cdef Cpu* c
+    cdef readonly object memory
+    cdef readonly object clock
+    cdef readonly object physmap
+
+    def __cinit__(self, Memory memory, physmap=None, clock=None, *args, **kwargs):
+        cdef MachineClock k = clock if clock is not None else MachineClock()
+        cdef int i
+        self.c = <Cpu*>reserve(sizeof(Cpu))
+        if self.c == NULL:
+            raise MemoryError
+        self.memory, self.clock, self.physmap = memory, k, physmap
+        self.c.mem = &memory.m
+        self.c.clock = &k.clock
+        if physmap is not None:
+            self.c.physmap = &(<GuestPhysMap?>physmap).map
+        self.c.jc = <JumpEntry*>reserve(sizeof(JumpEntry) * JC_SIZE)
+        for i in range(2):
+            self.c.tlbs[i] = <TlbEntry*>reserve(sizeof(TlbEntry) * TLB_SIZE)
+        self.c.cache = cache_new(memory.m.max_page)
+        if self.c.cache == NULL or self.c.jc == NULL or self.c.tlbs[0] == NULL or self.c.tlbs[1] == NULL:
+            raise MemoryError("no address space for a vcpu's caches")
+        if mem_add_vcpu(&memory.m, self.c) < 0:
+            raise MemoryError
+        self.c.jc_gen = 1
+        reset_cpu(self.c)
+        self.c.seg[CS].sel = 0xF000
+        self.c.seg[CS].base = 0xFFFF0000
+        self.c.rip = 0xFFF0
+        update_mode(self.c)
+
+    def __dealloc__(self):
+        if self.c == NULL:
+            return
+        if self.c.mem != NULL:
+            mem_remove_vcpu(self.c.mem, self.c)
+        cache_free(self.c.cache)
+        release(self.c.jc, sizeof(JumpEntry) * JC_SIZE)
+        release(self.c.tlbs[0], sizeof(TlbEntry) * TLB_SIZE)
+        release(self.c.tlbs[1], sizeof(TlbEntry) * TLB_SIZE)
+        release(self.c, sizeof(Cpu))
+
+    # -- running ------------------------------------------------------------------------------------------------------
+    def run(self, i64 budget=0x7FFFFFFFFFFFFFFF):
+        """Run at most budget instructions; returns the ExitReason, with its record in exit_*."""
+        cdef u32 reason
+        with nogil:
+            reason = run(self.c, budget)
+        return reason
+
+    def kick(self, u32 bits=REQ_STOP):
+        """From any thread: have run() look at the requests (REQ_STOP: return EXIT_STOP)."""
+        request(self.c, bits)
+
+    @property
+    def exact(self):
+        """Stop after exactly the budget (else at the next end of a block)."""
+        return bool(self.c.exact)
+
+    @exact.setter
+    def exact(self, bint value):
+        self.c.exact = value
+
+    @property
+    def until(self):
+        """RIP to stop at, before the instruction there; None for none."""
+        return None if self.c.until == ~<u64>0 else self.c.until
+
+    @until.setter
+    def until(self, value):
+        cdef u64 v = ~<u64>0 if value is None else value
+        if v != self.c.until:
+            self.c.until = v
+            cache_flush(self.c)             # blocks may run through the address
+
+    @property
+    def instructions(self):
+        """Instructions retired."""
+        return self.c.icount
+
+    @property
+    def timer_deadline(self):
+        return None if self.c.timer_deadline == ~<u64>0 else self.c.timer_deadline
+
+    @timer_deadline.setter
+    def timer_deadline(self, value):
+        self.c.timer_deadline = ~<u64>0 if value is None else value
+
+    # -- the exit record ----------------------------------------------------------------------------------------------
+    @property
+    def exit_reason(self):
+        return self.c.exit.reason
+
+    @property
+    def exit_port(self):
+        return self.c.exit.port
+
+    @property
+    def exit_size(self):
+        return self.c.exit.size
+
+    @property
+    def exit_is_write(self):
+        return bool(self.c.exit.is_write)
+
+    @property
+    def exit_address(self):
+        return self.c.exit.address
+
+    @property
+    def exit_value(self):
+        return self.c.exit.value
+
+    @property
+    def exit_nr(self):
+        return self.c.exit.nr
+
+    @property
+    def exit_code(self):
+        return self.c.exit.code
+
+    @property
+    def exit_args(self):
+        cdef u64* a = self.c.exit.args
+        return (a[0], a[1], a[2], a[3], a[4], a[5])
+
+    def pio_return(self, u64 value):
+        """Finish an IN: the value goes to AL, AX or EAX."""
+        cdef Insn o
+        memset(&o, 0, sizeof(o))
+        o.prefix = PFX_REX
+        set_reg(self.c, &o, RAX, self.c.exit.size, value)
+
+    def mmio_return(self, u64 value=0):
+        """Finish a device memory access: the instruction is restarted and finds this value."""
+        self.c.exit.value = value
+        self.c.exit.count = 1
+
+    # -- registers ----------------------------------------------------------------------------------------------------
+    def __getattr__(self, name):
+        index = REGISTERS.get(name)
+        if index is None:
+            raise AttributeError(name)
+        return self.c.r[<int>index]
+
+    def __setattr__(self, name, value):
+        index = REGISTERS.get(name)
+        if index is None:
+            object.__setattr__(self, name, value)
+        else:
+            self.c.r[<int>index] = value & 0xFFFFFFFFFFFFFFFF
+
+    @property
+    def rip(self):
+        return self.c.rip
+
+    @rip.setter
+    def rip(self, u64 value):
+        self.c.rip = value
+
+    @property
+    def rflags(self):
+        return get_eflags(self.c)
+
+    @rflags.setter
+    def rflags(self, u32 value):
+        set_eflags(self.c, value)
+        update_mode(self.c)
+
+    @property
+    def cpl(self):
+        return self.c.cpl
+
+    @cpl.setter
+    def cpl(self, int value):
+        self.c.cpl = value & 3
+        update_mode(self.c)
+
+    @property
+    def cr0(self):
+        return self.c.cr0
+
+    @cr0.setter
+    def cr0(self, u64 value):
+        self.c.cr0 = value
+        self.flush()
+
+    @property
+    def cr2(self):
+        return self.c.cr2
+
+    @property
+    def cr3(self):
+        return self.c.cr3
+
+    @cr3.setter
+    def cr3(self, u64 value):
+        self.c.cr3 = value
+        self.flush()
+
+    @property
+    def cr4(self):
+        return self.c.cr4
+
+    @cr4.setter
+    def cr4(self, u64 value):
+        self.c.cr4 = value
+        self.flush()
+
+    @property
+    def efer(self):
+        return self.c.efer
+
+    @efer.setter
+    def efer(self, u64 value):
+        self.c.efer = value
+        self.flush()
+
+    @property
+    def mxcsr(self):
+        return self.c.mxcsr
+
+    @mxcsr.setter
+    def mxcsr(self, u32 value):
+        self.c.mxcsr = value
+
+    def flush(self):
+        """After changing page tables or control registers from outside."""
+        tlb_flush(self.c)
+        update_mode(self.c)
+
+    def segment(self, name):
+        """(selector, base, limit, access rights as in a VMCS) of es cs ss ds fs gs ldtr tr."""
+        cdef Seg* s = &self.c.seg[<int>SEGMENTS[name]]
+        return s.sel, s.base, s.limit, s.attr
+
+    def set_segment(self, name, u16 sel, u64 base=0, u32 limit=0xFFFFFFFF, u16 attr=0xC093):
+        cdef Seg* s = &self.c.seg[<int>SEGMENTS[name]]
+        s.sel, s.base, s.limit, s.attr = sel, base, limit, attr
+        update_mode(self.c)
+
+    def set_table(self, name, u64 base, u32 limit):
+        """gdtr or idtr."""
+        cdef DescTable* t = &self.c.gdtr if name == "gdtr" else &self.c.idtr
+        t.base, t.limit = base, limit
+
+    def vector(self, int n):
+        """The 32 bytes of YMMn (XMMn is the first 16)."""
+        return (<char*>&self.c.v[n & 15])[:32]
+
+    def set_vector(self, int n, bytes data):
+        memset(&self.c.v[n & 15], 0, sizeof(Vec))
+        memcpy(&self.c.v[n & 15], <char*>data, min(len(data), 32))
+
+    def x87(self):
+        """(FCW, FSW, FTW as in FXSAVE, the eight physical registers as (sign and exponent, mantissa))."""
+        cdef int i
+        return self.c.fcw, self.c.fsw, self.c.ftw, [(self.c.st[i].se, self.c.st[i].man) for i in range(8)]
+
+    def set_x87(self, u16 fcw, u16 fsw, u8 ftw, registers):
+        cdef int i
+        self.c.fcw, self.c.fsw, self.c.ftw = fcw, fsw, ftw
+        for i in range(8):
+            self.c.st[i].se, self.c.st[i].man = registers[i]
+
+    # -- memory as this vcpu sees it ----------------------------------------------------------------------------------
+    def read(self, u64 lin, u64 n):
+        """n bytes at a linear address, with the rights of the running code; raises GuestFault."""
+        cdef bytearray out = bytearray(n)
+        cdef u8* p = out
+        cdef u64 at = 0, k
+        while at < n:
+            k = min(4096 - ((lin + at) & 4095), n - at)
+            if mem_read_n(self.c, lin + at, k, p + at) != ST_OK:
+                raise GuestFault(f"cannot read {lin + at:#x}")
+            at += k
+        return bytes(out)
+
+    def write(self, u64 lin, data):
+        """Write bytes at a linear address, with the rights of the running code; raises GuestFault."""
+        cdef bytes b = bytes(data)
+        cdef const u8* p = b
+        cdef u64 at = 0, k, n = len(b)
+        while at < n:
+            k = min(4096 - ((lin + at) & 4095), n - at)
+            if mem_write_n(self.c, lin + at, k, p + at) != ST_OK:
+                raise GuestFault(f"cannot write {lin + at:#x}")
+            at += k
+        self.c.code_hit = 0
+
+    def unknown(self):
+        """What the guest asked for since the last call that we do not have: a list of (kind, value)."""
+        cdef u32 i
+        out = [(UNKNOWN_NAMES.get(self.c.unknown_kind[i], "?"), self.c.unknown_value[i]) for i in range(self.c.unknown_n)]
+        self.c.unknown_n = 0
+        return out
+
+    def statistics(self):
+        """Counters of the engine, by name."""
+        cdef int i
+        return {name: self.c.stat[i] for i, name in enumerate(STAT_NAMES)}

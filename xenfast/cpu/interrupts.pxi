@@ -1,0 +1,223 @@
+# Delivery of exceptions and interrupts through the IDT of a bare machine: real mode, protected mode, IA-32e mode.
+#
+# SDM Vol. 3, ch. 6 and Vol. 2 (INT n).  Benign and contributory faults combine into #DF, a fault in its delivery is a shutdown
+# (Vol. 3, 6.15).  A machine without an IDT (the tools API) gets EXIT_EXCEPTION instead.  Left out: task gates, virtual-8086 mode.
+# What a PV guest gets instead is in pv_traps.pxi.
+
+cdef int deliver(Cpu* c) noexcept nogil:
+    """Deliver the exception in Cpu.exc_* with c.rip as the return address.  ST_BRANCH or ST_EXIT."""
+    cdef u8 vector = c.exc_vector
+    cdef u32 error = c.exc_error
+    cdef bint has_error = c.exc_has_error
+    cdef bint soft = c.status == ST_TRAP and c.exc_vector != X_DB
+    cdef int st
+    if c.is_pv:
+        return pv_deliver(c)
+    if c.idtr.limit == 0:
+        c.exit.reason = EXIT_EXCEPTION
+        c.exit.nr = vector
+        c.exit.code = error
+        c.exit.address = c.cr2
+        return ST_EXIT
+    c.cr2 = c.cr2
+    st = interrupt(c, vector, has_error, error, soft)
+    if st == ST_FAULT and not combines(vector, c.exc_vector):
+        return deliver(c)                       # benign: the second one alone
+    if st == ST_FAULT and vector != X_DF:
+        st = interrupt(c, X_DF, True, 0, False)
+    if st == ST_FAULT:
+        c.exit.reason = EXIT_SHUTDOWN
+        c.exit.nr = vector
+        return ST_EXIT
+    return st
+
+cdef inline bint contributory(int v) noexcept nogil:
+    return v == X_DE or (v >= X_TS and v <= X_GP)
+
+cdef bint combines(int first, int second) noexcept nogil:
+    """Does the pair make a double fault (SDM Vol. 3, table 6-5)?"""
+    if first == X_DF:
+        return True
+    if first == X_PF:
+        return second == X_PF or contributory(second)
+    return contributory(first) and contributory(second)
+
+cdef int interrupt(Cpu* c, int vector, bint has_error, u32 error, bint soft) noexcept nogil:
+    if not c.mode & MODE_PE:
+        return interrupt_real(c, vector)
+    return interrupt_protected(c, vector, has_error, error, soft)
+
+cdef int interrupt_real(Cpu* c, int vector) noexcept nogil:
+    """SDM Vol. 3, 20.1.4: the interrupt vector table."""
+    cdef u64 entry = 0
+    cdef u16 frame[3]
+    cdef u64 sp = <u16>(c.r[RSP] - 6)
+    if <u32>(vector * 4 + 3) > c.idtr.limit:
+        return fault(c, X_GP)
+    if mem_read_sys(c, c.idtr.base + vector * 4, 4, &entry) != ST_OK:
+        return ST_FAULT
+    frame[0] = <u16>c.rip
+    frame[1] = c.seg[CS].sel
+    frame[2] = <u16>get_eflags(c)
+    if mem_write_n(c, <u32>(c.r[R_SEG + SS] + sp), 6, frame) != ST_OK:
+        return ST_FAULT
+    c.r[RSP] = (c.r[RSP] & ~<u64>0xFFFF) | sp
+    c.eflags &= ~<u32>(FL_IF | FL_TF | FL_AC | FL_RF)
+    c.seg[CS].sel = <u16>(entry >> 16)
+    c.seg[CS].base = (entry >> 16) << 4
+    c.rip = entry & 0xFFFF
+    update_mode(c)
+    return ST_BRANCH
+
+cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint soft) noexcept nogil:
+    """SDM Vol. 3, 6.12 and 6.14: interrupt and trap gates, with a stack switch to an inner ring or by IST."""
+    cdef bint lma = (c.efer & EFER_LMA) != 0
+    cdef u64 low = 0, high = 0, target, desc = 0, sp, ss_desc = 0
+    cdef u32 ext = 0 if soft else 1
+    cdef u32 at = vector * (16 if lma else 8)
+    cdef u16 sel, new_ss
+    cdef int kind, dpl, cpl, ist, width, st
+    cdef u64 frame[6]
+    cdef u8 packed[48]
+    cdef int n = 0, i
+    if at + (15 if lma else 7) > c.idtr.limit:
+        return fault_err(c, X_GP, vector * 8 + 2 + ext)
+    if mem_read_sys(c, c.idtr.base + at, 8, &low) != ST_OK:
+        return ST_FAULT
+    if lma and mem_read_sys(c, c.idtr.base + at + 8, 8, &high) != ST_OK:
+        return ST_FAULT
+    kind = (low >> 40) & 31
+    dpl = (low >> 45) & 3
+    if not (kind == 14 or kind == 15 or (not lma and (kind == 6 or kind == 7))):
+        return fault_err(c, X_GP, vector * 8 + 2 + ext)
+    if soft and dpl < c.cpl:
+        return fault_err(c, X_GP, vector * 8 + 2)
+    if not (low >> 47) & 1:
+        return fault_err(c, X_NP, vector * 8 + 2 + ext)
+    sel = <u16>(low >> 16)
+    target = (low & 0xFFFF) | ((low >> 32) & <u64>0xFFFF0000)
+    if kind < 8:
+        target &= 0xFFFF
+    if lma:
+        target |= high << 32
+    if sel & ~3 == 0:
+        return fault_err(c, X_GP, ext)
+    st = read_descriptor(c, sel, &desc)
+    if st != ST_OK:
+        return st
+    if (desc >> 43) & 3 != 3:
+        return fault_err(c, X_GP, (sel & 0xFFFC) | ext)
+    if not (desc >> 47) & 1:
+        return fault_err(c, X_NP, (sel & 0xFFFC) | ext)
+    dpl = (desc >> 45) & 3
+    cpl = c.cpl if (desc >> 42) & 1 else dpl              # conforming code keeps CPL
+    if dpl > c.cpl:
+        return fault_err(c, X_GP, (sel & 0xFFFC) | ext)
+    ist = high_ist(low) if lma else 0
+    sp = c.r[RSP] if lma or c.mode & MODE_SS32 else <u16>c.r[RSP]
+    new_ss = c.seg[SS].sel
+    if ist or cpl < c.cpl:
+        st = tss_stack(c, cpl, ist, &sp, &new_ss)
+        if st != ST_OK:
+            return st
+    # -- the frame, last pushed first -------------------------------------------------------------------------------
+    if has_error:
+        frame[n] = error
+        n += 1
+    frame[n] = c.rip
+    frame[n + 1] = c.seg[CS].sel
+    frame[n + 2] = get_eflags(c)
+    n += 3
+    if lma or cpl < c.cpl:
+        frame[n] = c.r[RSP]
+        frame[n + 1] = c.seg[SS].sel
+        n += 2
+    width = 8 if lma else 4 if kind >= 8 else 2
+    if lma:
+        sp &= ~<u64>15
+    for i in range(n):
+        host_store(packed + i * width, width, frame[i])
+    sp -= n * width
+    if lma:
+        st = write_stack(c, sp, packed, n * width, cpl)
+    else:
+        ss_desc = c.r[R_SEG + SS]
+        if cpl < c.cpl:
+            st = stack_base(c, new_ss, &ss_desc)
+            if st != ST_OK:
+                return st
+        st = write_stack(c, <u32>(ss_desc + sp), packed, n * width, cpl)
+    if st != ST_OK:
+        return ST_FAULT
+    # -- nothing below can fail -------------------------------------------------------------------------------------
+    c.eflags &= ~<u32>(FL_TF | FL_NT | FL_RF | FL_VM)
+    if not kind & 1:
+        c.eflags &= ~<u32>FL_IF
+    if cpl < c.cpl:
+        if lma:
+            set_null_ss(c, cpl)
+        else:
+            c.cpl = cpl
+            load_seg(c, SS, new_ss)
+    c.r[RSP] = sp if lma or c.mode & MODE_SS32 else (c.r[RSP] & ~<u64>0xFFFF) | <u16>sp
+    set_code_segment(c, (sel & 0xFFFC) | cpl, desc)
+    c.cpl = cpl
+    c.rip = target
+    update_mode(c)
+    return ST_BRANCH
+
+cdef inline int high_ist(u64 low) noexcept nogil:
+    return (low >> 32) & 7
+
+cdef int tss_stack(Cpu* c, int cpl, int ist, u64* sp, u16* ss) noexcept nogil:
+    """The stack of a ring, or an IST entry, from the TSS (SDM Vol. 3, 7.2.1 and 7.7)."""
+    cdef Seg* tr = &c.seg[7]
+    cdef u64 v = 0
+    cdef u32 at
+    if c.efer & EFER_LMA:
+        at = 28 + 8 * ist if ist else 4 + 8 * cpl
+        ss[0] = cpl
+        if at + 7 > tr.limit:
+            return fault_err(c, X_TS, tr.sel & 0xFFFC)
+        return mem_read_sys(c, tr.base + at, 8, sp)
+    if not (tr.attr & 8):                                    # 16-bit TSS
+        at = 2 + 4 * cpl
+        if at + 3 > tr.limit:
+            return fault_err(c, X_TS, tr.sel & 0xFFFC)
+        if mem_read_sys(c, tr.base + at, 4, &v) != ST_OK:
+            return ST_FAULT
+        sp[0] = v & 0xFFFF
+        ss[0] = <u16>(v >> 16)
+        return ST_OK
+    at = 4 + 8 * cpl
+    if at + 7 > tr.limit:
+        return fault_err(c, X_TS, tr.sel & 0xFFFC)
+    if mem_read_sys(c, tr.base + at, 8, &v) != ST_OK:
+        return ST_FAULT
+    sp[0] = v & <u64>0xFFFFFFFF
+    ss[0] = <u16>(v >> 32)
+    return ST_OK
+
+cdef int stack_base(Cpu* c, u16 sel, u64* base) noexcept nogil:
+    """Base of the inner ring's stack segment."""
+    cdef u64 desc = 0
+    cdef int st = read_descriptor(c, sel, &desc)
+    if st != ST_OK or sel & 0xFFFC == 0 or (desc >> 41) & 0xD != 9:
+        return fault_err(c, X_TS, sel & 0xFFFC)
+    if not (desc >> 47) & 1:
+        return fault_err(c, X_SS, sel & 0xFFFC)
+    base[0] = ((desc >> 16) & 0xFFFFFF) | ((desc >> 32) & <u64>0xFF000000)
+    return ST_OK
+
+cdef int write_stack(Cpu* c, u64 lin, const u8* data, u64 n, int cpl) noexcept nogil:
+    """Push a frame with the rights of the ring it goes to."""
+    cdef TlbEntry* tlb = c.tlb
+    cdef u8 index = c.tlb_index
+    cdef int st
+    if cpl < 3:
+        c.tlb = c.tlbs[0]
+        c.tlb_index = 0
+    st = mem_write_n(c, lin, n, data)
+    c.tlb = tlb
+    c.tlb_index = index
+    return st
