@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.object cimport PyObject_GenericSetAttr
 
 import numpy
 

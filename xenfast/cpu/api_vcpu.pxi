@@ -228,7 +228,7 @@ cdef class Vcpu:
     def __setattr__(self, name, value):
         index = REGISTERS.get(name)
         if index is None:
-            object.__setattr__(self, name, value)
+            PyObject_GenericSetAttr(self, name, value)
         else:
             self.c.r[<int>index] = value & 0xFFFFFFFFFFFFFFFF
 
