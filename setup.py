@@ -1,4 +1,4 @@
-"""Build the one extension of the package, ``xenfast._core``.
+"""Build the one extension of the package, ``xenfast._core``, and the small PV guest that is shipped with it.
 
 XENFAST_DEBUG=1 builds with Cython's and gcc's checks on (bounds, -g).
 XENFAST_CFLAGS adds compiler flags (sanitizers, -march=native).
@@ -7,9 +7,15 @@ Threaded dispatch relies on sibling calls, so every build needs at least -O1
 """
 
 import os
+import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+sys.path.insert(0, str(Path(__file__).parent))
+from xenfast.guests import assemble  # noqa: E402
 
 DEBUG = os.environ.get("XENFAST_DEBUG") == "1"
 EXTRA = os.environ.get("XENFAST_CFLAGS", "").split()
@@ -34,4 +40,15 @@ core = Extension(
     extra_link_args=[flag for flag in EXTRA if flag.startswith("-fsanitize")],
 )
 
-setup(ext_modules=cythonize([core], compiler_directives=DIRECTIVES))
+
+class BuildAll(build_ext):
+    """The guest is assembled by the compiler that builds the extension (docs/decisions/0003-shipped-guest.md)."""
+
+    def run(self) -> None:
+        super().run()
+        guests = Path("" if self.inplace else self.build_lib, "xenfast", "guests")
+        guests.mkdir(parents=True, exist_ok=True)
+        assemble("xenfast/guests/hello.S", guests / "hello.elf", os.environ.get("CC", "cc"))
+
+
+setup(ext_modules=cythonize([core], compiler_directives=DIRECTIVES), cmdclass={"build_ext": BuildAll})

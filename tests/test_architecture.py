@@ -18,9 +18,9 @@ MAY_IMPORT = {
     "xenstore": {"xen", "abi", "_core"},
     "dom0": {"xenstore", "xen", "abi", "_core"},
     "machine": {"_core"},
-    "libxl": {"dom0", "xenstore", "xen", "abi", "_core"},
+    "libxl": {"dom0", "xenstore", "xen", "abi", "_core", "guests"},
     "xl": {"libxl", "machine", "abi", "guests"},
-    "guests": {"abi"},
+    "guests": set(),
     "__init__": {"libxl", "machine"},
     "__main__": {"xl"},
 }
