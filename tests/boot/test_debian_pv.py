@@ -14,6 +14,7 @@ import pytest
 from scripts import debian
 
 pytest.importorskip("xenfast._core")
+pytest.importorskip("xenfast.libxl.device")
 pytestmark = pytest.mark.slow
 
 TIMEOUT = 600

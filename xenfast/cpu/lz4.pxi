@@ -1,10 +1,8 @@
 # LZ4 blocks, for kernels compressed with it (libxl/decompress.py): Debian's cloud kernel is one.
 #
-# Specified in lz4_Block_format.md: a block is a sequence of (token, literals, offset, match length).  Frames are the caller's business.
-# This is here and not in Python because 40 MB of kernel pass through it before the first instruction of the guest.
-
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.string cimport memcpy
+# Specified in lz4_Block_format.md: a block is a sequence of (token, literals, offset, match length).  Frames are the
+# caller's business. This is here and not in Python because 40 MB of kernel pass through it before the first
+# instruction of the guest.
 
 
 cdef i64 lz4_block(const u8* src, i64 src_size, u8* dst, i64 dst_size) noexcept nogil:
@@ -80,14 +78,13 @@ cdef i64 lz4_block(const u8* src, i64 src_size, u8* dst, i64 dst_size) noexcept 
     return d - dst
 
 
-def lz4_decompress_block(const u8[::1] data not None, Py_ssize_t limit):
-    """Decode one LZ4 block of at most ``limit`` bytes of output; ValueError when it is malformed."""
-    cdef bytes out = PyBytes_FromStringAndSize(NULL, limit)
-    cdef u8* dst = <u8*>PyBytes_AS_STRING(out)
+def lz4_decompress_block(const u8[::1] data not None, u8[::1] out not None):
+    """Decode one LZ4 block into ``out``; returns the number of bytes, ValueError when it is malformed or does not fit."""
     cdef const u8* src = &data[0] if data.shape[0] else NULL
-    cdef i64 size = data.shape[0], n
+    cdef u8* dst = &out[0] if out.shape[0] else NULL
+    cdef i64 size = data.shape[0], room = out.shape[0], n
     with nogil:
-        n = lz4_block(src, size, dst, limit)
+        n = lz4_block(src, size, dst, room)
     if n < 0:
         raise ValueError("malformed LZ4 block")
-    return out[:n]
+    return n

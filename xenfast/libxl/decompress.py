@@ -38,11 +38,13 @@ def _lzma(data: memoryview) -> bytes:
     return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(data, LIMIT)
 
 
-def _lz4(data: memoryview) -> bytes:
+def _lz4(data: memoryview) -> memoryview:
     """A legacy frame: the magic, then (size, block) until the end or a size that cannot be one."""
+    import numpy
+
     from xenfast import _core
 
-    out, pos = [], 4
+    blocks, pos = [], 4
     while pos + 4 <= len(data):
         (size,) = struct.unpack_from("<I", data, pos)
         if pos + 4 + size > len(data):
@@ -51,9 +53,15 @@ def _lz4(data: memoryview) -> bytes:
             raise ValueError("a block is cut short")
         if not size:
             break
-        out.append(_core.lz4_decompress_block(data[pos + 4 : pos + 4 + size], LZ4_LEGACY_BLOCK))
+        blocks.append(data[pos + 4 : pos + 4 + size])
         pos += 4 + size
-    return b"".join(out)
+    if len(blocks) * LZ4_LEGACY_BLOCK > LIMIT:
+        raise ValueError("it is larger than any kernel")
+    out = memoryview(numpy.empty(len(blocks) * LZ4_LEGACY_BLOCK, dtype=numpy.uint8))
+    done = 0
+    for block in blocks:
+        done += _core.lz4_decompress_block(block, out[done : done + LZ4_LEGACY_BLOCK])
+    return out[:done]
 
 
 def _zstd(data: memoryview) -> bytes:
@@ -74,7 +82,7 @@ def _zstd(data: memoryview) -> bytes:
 
 
 # magic -> (name, function)
-FORMATS: dict[bytes, tuple[str, Callable[[memoryview], bytes] | None]] = {
+FORMATS: dict[bytes, tuple[str, Callable[[memoryview], bytes | memoryview] | None]] = {
     b"\x1f\x8b": ("gzip", _gzip),
     b"\x1f\x9e": ("gzip", _gzip),
     b"BZh": ("bzip2", _bzip2),
