@@ -86,10 +86,9 @@ def test_modules_say_what_they_are(path):
 
 
 def test_numpy_is_the_only_dependency_at_run_time():
-    """Outside the standard library and numpy, only optional packages are imported, and those inside functions."""
+    """Nothing but the standard library and numpy is imported."""
     import sys
 
-    optional = {"zstandard"}
     for path in MODULES:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
@@ -98,6 +97,5 @@ def test_numpy_is_the_only_dependency_at_run_time():
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
-            for top in {name.split(".")[0] for name in names} - {"xenfast", "numpy", "compression"}:
-                assert top in sys.stdlib_module_names or top in optional, f"{name_of(path)} imports {top}"
-                assert top not in optional or node not in tree.body, f"{name_of(path)} imports {top} at once"
+            for top in {name.split(".")[0] for name in names} - {"xenfast", "numpy"}:
+                assert top in sys.stdlib_module_names, f"{name_of(path)} imports {top}"

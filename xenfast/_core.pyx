@@ -26,6 +26,7 @@ include "cpu/execute.pxi"       # threaded dispatch and the run loop
 include "cpu/specialise.pxi"    # choosing threaded handlers
 include "cpu/interrupts.pxi"    # delivery through the IDT (bare machines)
 include "cpu/lz4.pxi"           # LZ4 blocks, for kernels
+include "cpu/zstd.pxi"          # Zstandard frames, for kernels
 include "cpu/api_memory.pxi"    # Python classes: Memory
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
 

@@ -3,7 +3,10 @@
 import bz2
 import gzip
 import lzma
+import random
+import shutil
 import struct
+import subprocess
 
 import pytest
 
@@ -43,6 +46,20 @@ COMPRESSORS = {
 }
 
 
+def tool(*command: str, data: bytes) -> bytes:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def samples() -> list[bytes]:
+    """Data of every kind a compressor treats differently."""
+    rng = random.Random(7)
+    skewed = bytes(rng.choices(range(256), weights=[1 / (i + 1) for i in range(256)], k=200_000))
+    words = b" ".join(rng.choices([b"page", b"frame", b"grant", b"ring", b"port", b"vcpu"], k=40_000))
+    return [b"", b"a", b"a" * 1000, bytes(1 << 20), rng.randbytes(300_000), skewed, words, IMAGE * 50]
+
+
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_bzimage_payloads(name):
     """A bzImage's payload is found and unpacked, whatever it is compressed with; what Linux appends is ignored."""
@@ -60,6 +77,44 @@ def test_damaged_payloads(name):
     for payload in (whole[: len(whole) // 2], whole[:20] + b"\xff" * 40, whole[:8]):
         with pytest.raises(XenfastError):
             elf.parse(bzimage.unpack(make_bzimage(payload)))
+
+
+@pytest.mark.parametrize("level", ["--fast=5", "-1", "-3", "-9", "-17"])
+def test_zstd(level):
+    """The core's zstd decoder gives back what the zstd program has compressed, with its size behind it."""
+    pytest.importorskip("xenfast._core")
+    for data in samples():
+        packed = tool("zstd", "-qc", level, data=data)
+        assert bytes(decompress._zstd(memoryview(packed + struct.pack("<I", len(data))))) == data
+
+
+@pytest.mark.parametrize("level", ["-1", "-9", "-12"])
+def test_lz4(level):
+    """The core's LZ4 decoder gives back what the lz4 program has compressed into a legacy frame."""
+    pytest.importorskip("xenfast._core")
+    for data in samples()[1:]:
+        packed = tool("lz4", "-lqc", level, data=data)
+        assert bytes(decompress._lz4(memoryview(packed + struct.pack("<I", len(data))))) == data
+
+
+@pytest.mark.parametrize("name", ["lz4", "zstd"])
+def test_garbled_streams_are_refused_or_decoded(name):
+    """Whatever the bytes of a compressed stream are, the decoder ends with data or with ValueError."""
+    pytest.importorskip("xenfast._core")
+    data = samples()[6][:60_000]
+    command, function = {
+        "lz4": (("lz4", "-lqc"), decompress._lz4),
+        "zstd": (("zstd", "-qc", "-19"), decompress._zstd),
+    }[name]
+    packed, rng = tool(*command, data=data), random.Random(3)
+    for _ in range(1000):
+        garbled = bytearray(packed)
+        for _ in range(rng.randint(1, 4)):
+            garbled[rng.randrange(rng.choice([40, len(garbled)]))] = rng.randrange(256)
+        try:
+            function(memoryview(garbled)[: rng.choice([len(garbled), rng.randrange(len(garbled))])])
+        except ValueError:
+            pass
 
 
 def test_formats_are_told_by_their_magic():

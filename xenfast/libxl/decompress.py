@@ -1,8 +1,8 @@
 """Decompression of kernel images: every format Linux's build offers except lzo.
 
 Formats by their magic, as in Linux's lib/decompress.c.  gzip, bzip2, xz and lzma come from the standard library.  LZ4
-is the legacy frame (lz4_Frame_format.md, "Legacy frame") around blocks that the core decodes.  zstd (RFC 8878) comes
-from the standard library from Python 3.14 on, before that from the optional package ``zstandard``.
+is the legacy frame (lz4_Frame_format.md, "Legacy frame") around blocks that the core decodes; so does it decode zstd
+(RFC 8878), which Python has from 3.14 on only.
 
 Linux appends the size of the image to its payload (except for gzip, which ends with it anyway), so bytes after the
 end of the stream are expected and ignored.
@@ -64,21 +64,16 @@ def _lz4(data: memoryview) -> memoryview:
     return out[:done]
 
 
-def _zstd(data: memoryview) -> bytes:
-    try:
-        from compression import zstd  # Python 3.14
-    except ImportError:
-        pass
-    else:
-        return zstd.ZstdDecompressor().decompress(data, LIMIT)
-    try:
-        import zstandard
-    except ImportError:
-        raise XenfastError(
-            "the kernel is compressed with zstd, which needs Python 3.14 or the package zstandard"
-            " (pip install xenfast[images])"
-        ) from None
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+def _zstd(data: memoryview) -> memoryview:
+    import numpy
+
+    from xenfast import _core
+
+    bound = _core.zstd_bound(data)
+    if bound > LIMIT:
+        raise ValueError("it is larger than any kernel")
+    out = memoryview(numpy.empty(bound, dtype=numpy.uint8))
+    return out[: _core.zstd_decompress(data, out)]
 
 
 # magic -> (name, function)
