@@ -30,7 +30,7 @@ bench: build-test
 
 lint: build-test
 	$(PY) -m ruff check .
-	$(VENV)/bin/cython-lint xenfast
+	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint xenfast
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest xenfast._core --allowlist tests/stubtest-allowlist.txt --ignore-disjoint-bases
 

@@ -57,7 +57,7 @@ def _lz4(data: memoryview) -> memoryview:
         pos += 4 + size
     if len(blocks) * LZ4_LEGACY_BLOCK > LIMIT:
         raise ValueError("it is larger than any kernel")
-    out = memoryview(numpy.empty(len(blocks) * LZ4_LEGACY_BLOCK, dtype=numpy.uint8))
+    out = numpy.empty(len(blocks) * LZ4_LEGACY_BLOCK, dtype=numpy.uint8).data
     done = 0
     for block in blocks:
         done += _core.lz4_decompress_block(block, out[done : done + LZ4_LEGACY_BLOCK])
@@ -72,7 +72,7 @@ def _zstd(data: memoryview) -> memoryview:
     bound = _core.zstd_bound(data)
     if bound > LIMIT:
         raise ValueError("it is larger than any kernel")
-    out = memoryview(numpy.empty(bound, dtype=numpy.uint8))
+    out = numpy.empty(bound, dtype=numpy.uint8).data
     return out[: _core.zstd_decompress(data, out)]
 
 
