@@ -1,0 +1,1 @@
+"""The paravirtual I/O protocols, name for name after xen/include/public/io."""
