@@ -9,8 +9,9 @@ class Guest:
     """A domain that talks to xenstored through its page, `chunk` bytes at a time."""
 
     def __init__(self, hypervisor, store, domid: int = 1, chunk: int = 1024) -> None:
-        self.hypervisor, self.store, self.domain, self.chunk = hypervisor, store, hypervisor.domains[domid], chunk
-        self.mfn = int(hypervisor.memory.alloc(domid, 1)[0])
+        self.hypervisor, self.store, self.chunk = hypervisor, store, chunk
+        self.domain = hypervisor.domains.get(domid) or hypervisor.create_domain("guest", vcpus=0)
+        self.mfn = int(self.domain.alloc_pages(1)[0])
         self.page = hypervisor.memory.view(self.mfn)
         self.words = self.page[xs.INDEX_OFFSET : xs.INDEX_OFFSET + 28].cast("I")
         self.port = self.domain.evtchn.alloc_unbound(0)
@@ -38,16 +39,17 @@ class Guest:
 
     def notify(self) -> None:
         self.domain.evtchn.send(self.port)
-        self.hypervisor.run()
+        self.hypervisor.loop.run_ready()
         while self.receive():
             self.domain.evtchn.send(self.port)
-            self.hypervisor.run()
+            self.hypervisor.loop.run_ready()
 
     def receive(self) -> bool:
         cons, prod = self.words[xs.RSP_CONS], self.words[xs.RSP_PROD]
         if self.words[xs.RING_ERROR]:
             return False
-        data = bytes(self.page[xs.RSP_OFFSET + i % xs.XENSTORE_RING_SIZE] for i in range(cons, cons + (prod - cons & 0xFFFFFFFF)))
+        where = range(cons, cons + (prod - cons & 0xFFFFFFFF))
+        data = bytes(self.page[xs.RSP_OFFSET + i % xs.XENSTORE_RING_SIZE] for i in where)
         self.words[xs.RSP_CONS] = prod
         self.inbox += self.parser.feed(data)
         return bool(data)
@@ -73,7 +75,7 @@ class Guest:
 
     def events(self) -> list[tuple[str, str]]:
         """The watch events that have arrived since the last call."""
-        self.hypervisor.run()
+        self.hypervisor.loop.run_ready()
         self.receive()
         found = [each for each in self.inbox if each.type == T.WATCH_EVENT]
         self.inbox = [each for each in self.inbox if each.type != T.WATCH_EVENT]

@@ -234,8 +234,8 @@ def outcome(tree, operation, path, value, number):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_operations_agree_with_a_dict(seed):
-    """Random operations inside and outside of transactions give what a copied dict gives; a commit that succeeds is as if it had run
-    in one go at its end, and one with no interference always succeeds."""
+    """Random operations inside and outside of transactions give what a copied dict gives; a commit that succeeds is
+    as if it had run in one go at its end, and one with no interference always succeeds."""
     random_ = random.Random(seed)
     tree, model = Tree(), Model()
     for name in tree.directory(0, "/"):
@@ -250,7 +250,8 @@ def test_random_operations_agree_with_a_dict(seed):
             check_commit(tree, model, number, script, interfered)
             number = 0
         else:
-            step = (random_.choice(["write", "write", "rm", "read", "directory"]), random_.choice(paths), b"%d" % random_.getrandbits(9))
+            operation = random_.choice(["write", "write", "rm", "read", "directory"])
+            step = (operation, random_.choice(paths), b"%d" % random_.getrandbits(9))
             if number and random_.random() < 0.7:
                 script.append((step, outcome(tree, *step, number)))
             else:

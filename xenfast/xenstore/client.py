@@ -1,7 +1,8 @@
 """Domain 0's door to the store: the same operations as on the wire, as calls, with text for values.
 
-``Client.transaction()`` is for code that may have to run again: ``Client.retry(function)`` runs it in a transaction until it commits.
-Callbacks of watches run when the operation that caused them is done, on the thread that did it, one after the other.
+``Client.transaction()`` is for code that may have to run again: ``Client.retry(function)`` runs it in a transaction
+until it commits. Callbacks of watches run when the operation that caused them is done, on the thread that did it, one
+after the other.
 """
 
 from collections.abc import Callable, Iterator
@@ -114,7 +115,8 @@ class Client:
 
     @contextmanager
     def transaction(self) -> Iterator["Client"]:
-        """``with store.transaction() as t:`` commits at the end, EAGAIN if something got in between; an exception aborts."""
+        """``with store.transaction() as t:`` commits at the end, EAGAIN if something got in between; an exception
+        aborts."""
         with self.store.lock:
             number = self.store.tree.start_transaction(0)
         try:

@@ -1,8 +1,9 @@
-"""A domain's connection to xenstored: the page it shares (struct xenstore_domain_interface, io/xs_wire.h) and its event channel.
+"""A domain's connection to xenstored: the page it shares (struct xenstore_domain_interface, io/xs_wire.h) and its
+event channel.
 
-Requests are read from one ring of 1024 bytes and replies written to the other, in whatever pieces fit.  The guest is hostile: an index
-out of bounds or an impossible message ends the connection with a code in the page's ``error`` word, and a guest that does not fetch
-its replies is not served until it does.
+Requests are read from one ring of 1024 bytes and replies written to the other, in whatever pieces fit.  The guest is
+hostile: an index out of bounds or an impossible message ends the connection with a code in the page's ``error`` word,
+and a guest that does not fetch its replies is not served until it does.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xenfast.abi.io import xs_wire as xs
 from xenfast.errors import XenError
 from xenfast.xenstore import wire
+from xenfast.xenstore.heldpage import HeldPage
 
 if TYPE_CHECKING:
     from xenfast.xenstore.xenstored import XenStored
@@ -27,16 +29,20 @@ class RingPage:
     def __init__(self, store: "XenStored", domain: Any, mfn: int, port: int) -> None:
         self.store = store
         self.domid: int = domain.domid
-        self.page: memoryview = store.hypervisor.memory.view(mfn)
-        indices = self.page[xs.INDEX_OFFSET : xs.INDEX_OFFSET + 4 * xs.INDEX_COUNT]
-        self.words = indices.cast("I")
+        self.evtchn = store.hypervisor.domain(0).evtchn
+        self.port = self.evtchn.bind_interdomain(domain.domid, port)
+        try:
+            self.held = HeldPage(store.hypervisor.memory, mfn, domain.domid)
+        except XenError:
+            self.evtchn.close(self.port)
+            raise
+        self.page = self.held.view
+        self.words = self.held.words(xs.INDEX_OFFSET, xs.INDEX_COUNT)
         self.parser = wire.Parser()
         self.backlog = bytearray()
         self.queued_events: set[bytes] = set()
         self.open = True
         self.barrier = threading.Lock()
-        self.evtchn = store.hypervisor.domains[0].evtchn
-        self.port = self.evtchn.bind_interdomain(domain.domid, port)
         self.words[xs.SERVER_FEATURES] = xs.XENSTORE_SERVER_FEATURE_ERROR
         self.words[xs.CONNECTION] = xs.XENSTORE_CONNECTED
         self.words[xs.RING_ERROR] = xs.XENSTORE_ERROR_NONE
@@ -90,7 +96,8 @@ class RingPage:
             return b""
         start = xs.REQ_OFFSET + cons % xs.XENSTORE_RING_SIZE
         first = min(length, xs.REQ_OFFSET + xs.XENSTORE_RING_SIZE - start)
-        data = bytes(self.page[start : start + first]) + bytes(self.page[xs.REQ_OFFSET : xs.REQ_OFFSET + length - first])
+        data = bytes(self.page[start : start + first])
+        data += bytes(self.page[xs.REQ_OFFSET : xs.REQ_OFFSET + length - first])
         self.fence()  # the bytes are read before their space is given back
         words[xs.REQ_CONS] = (cons + length) & MASK32
         return data
@@ -139,5 +146,4 @@ class RingPage:
             self.evtchn.close(self.port)
         except XenError as error:
             log.debug("xenstore: domain %d: event channel: %s", self.domid, error)
-        self.words.release()
-        self.page.release()
+        self.held.release()

@@ -1,10 +1,12 @@
 """The store itself: nodes, permissions, quotas and transactions.  No transport, no watches, no hypervisor.
 
-Specified in docs/misc/xenstore.txt of Xen.  Nodes are immutable and replaced whole; each replacement takes a new generation number.
-A transaction keeps its own copies and remembers the generation of everything it touched, and commits only if none of that changed
-meanwhile: two transactions that touch different nodes never disturb each other, as in xenstored since Xen 4.9.
+Specified in docs/misc/xenstore.txt of Xen.  Nodes are immutable and replaced whole; each replacement takes a new
+generation number. A transaction keeps its own copies and remembers the generation of everything it touched, and
+commits only if none of that changed meanwhile: two transactions that touch different nodes never disturb each other,
+as in xenstored since Xen 4.9.
 
-Operations raise ``XenError(errno)``.  What changed is handed to ``Tree.on_change(path, exact, old_perms)``, after the fact.
+Operations raise ``XenError(errno)``.  What changed is handed to ``Tree.on_change(path, exact, old_perms)``, after the
+fact.
 """
 
 import re
@@ -80,7 +82,8 @@ def home_of(domid: int) -> str:
 
 
 def check_path(domid: int, path: str) -> str:
-    """`path` if it is one.  Guests' paths relative to a domain's directory are kept shorter, so that every domain can reach them."""
+    """`path` if it is one.  Guests' paths relative to a domain's directory are kept shorter, so that every domain can
+    reach them."""
     if len(path) > XENSTORE_ABS_PATH_MAX or not PATH.fullmatch(path):
         raise XenError(EINVAL, "path")
     if domid and path.startswith("/local/domain/"):
@@ -160,7 +163,8 @@ class Transaction(View):
 
 
 class Tree:
-    """All nodes, and every operation a domain may ask for.  Domain 0 is privileged: it passes all checks and has no quota."""
+    """All nodes, and every operation a domain may ask for.  Domain 0 is privileged: it passes all checks and has no
+    quota."""
 
     def __init__(self, quota: Quota | None = None) -> None:
         self.quota = quota or Quota()
@@ -168,7 +172,7 @@ class Tree:
         self.nodes: dict[str, Node] = {}
         self.owned: dict[int, int] = {}
         self.targets: dict[int, int] = {}  # SET_TARGET: a device model's domain acts for its guest
-        self.specials = {name: (Perm(NONE, 0),) for name in SPECIALS}
+        self.specials: dict[str, tuple[Perm, ...]] = {name: (Perm(NONE, 0),) for name in SPECIALS}
         self.transactions: dict[int, dict[int, Transaction]] = {}
         self.next_transaction = 0
         self.on_change: Callable[[str, bool, tuple[Perm, ...] | None], None] = lambda path, exact, old: None
@@ -197,7 +201,7 @@ class Tree:
         return next((perm.access for perm in perms[1:] if perm.domid in who), perms[0].access)
 
     def permitted(self, view: View, domid: int, path: str, need: int) -> Node:
-        """The node, if the domain may do that to it.  Who may not read the nearest existing ancestor does not learn what is missing."""
+        """The node, if the domain may do that to it; it does not learn what is missing below what it may not read."""
         node = view.get(path)
         if node is not None:
             if self.access(domid, node.perms) & need != need:
@@ -256,7 +260,8 @@ class Tree:
         view.changed(path, False, None)
 
     def create(self, view: View, domid: int, path: str, value: bytes) -> None:
-        """Make a node and its missing ancestors; they inherit their parent's permissions and belong to the domain that makes them."""
+        """Make a node and its missing ancestors; they inherit their parent's permissions and belong to the domain
+        that makes them."""
         missing = [path]
         while (parent := view.get(parent_of(missing[-1]))) is None:
             missing.append(parent_of(missing[-1]))
@@ -272,7 +277,7 @@ class Tree:
         names = [each[each.rindex("/") + 1 :] for each in missing]
         added = [(above, parent._replace(children=(*parent.children, names[0])))]
         for i, each in enumerate(missing):
-            added.append((each, Node(b"" if each != path else value, perms, tuple(names[i + 1 : i + 2]), 0)))
+            added.append((each, Node(value if each == path else b"", perms, tuple(names[i + 1 : i + 2]), 0)))
         for _, node in added:
             self.check_size(domid, node)
         for each, node in added:
@@ -357,7 +362,8 @@ class Tree:
     # -- the end of a domain --
 
     def forget_domain(self, domid: int) -> None:
-        """Remove what a dead domain owned, and its rights, so that the next domain with its number inherits nothing (XSA-322)."""
+        """Remove what a dead domain owned, and its rights, so that the next domain with its number inherits nothing
+        (XSA-322)."""
         self.drop_transactions(domid)
         self.targets.pop(domid, None)
         for path in [path for path, node in self.nodes.items() if node.owner == domid]:

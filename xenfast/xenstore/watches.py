@@ -1,7 +1,7 @@
 """Who wants to hear of which changes (docs/misc/xenstore.txt, "Watches").
 
-A watch fires for its own path and everything below it.  The table only matches; whether a domain may learn of a change, and how it
-is told, is the daemon's business.
+A watch fires for its own path and everything below it.  The table only matches; whether a domain may learn of a
+change, and how it is told, is the daemon's business.
 """
 
 from collections.abc import Callable, Iterator

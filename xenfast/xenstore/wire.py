@@ -1,7 +1,7 @@
 """The messages of the xenstore protocol: bytes to requests and back.  Marshalling only; nothing here knows the store.
 
-Specified in docs/misc/xenstore.txt and io/xs_wire.h.  Paths and tokens travel as Latin-1 text here, so that every byte a guest may
-send survives the way in and out; the tree refuses paths with other characters.
+Specified in docs/misc/xenstore.txt and io/xs_wire.h.  Paths and tokens travel as Latin-1 text here, so that every
+byte a guest may send survives the way in and out; the tree refuses paths with other characters.
 """
 
 import errno

@@ -1,8 +1,9 @@
 """The store daemon: one tree, its watches, and a connection for each domain's ring page and for domain 0's own parts.
 
-Specified in docs/misc/xenstore.txt.  ``XenStored.operate`` is the one entry for requests from guests: a table of the message types,
-each a function of (connection, transaction, payload) that returns the reply's payload or raises XenError.  Watch events are queued while a
-request is served and go out after its reply, in order; so a callback of domain 0 runs when the store is at rest, and may use it.
+Specified in docs/misc/xenstore.txt.  ``XenStored.operate`` is the one entry for requests from guests: a table of the
+message types, each a function of (connection, transaction, payload) that returns the reply's payload or raises
+XenError.  Watch events are queued while a request is served and go out after its reply, in order; so a callback of
+domain 0 runs when the store is at rest, and may use it.
 
 Left out: CONTROL (no debugging commands), RESUME's bookkeeping (a shut down domain is never resumed here).
 """

@@ -1,7 +1,8 @@
 """xen/include/public/io/blkif.h: the block protocol's operations, features and the layouts of its ring slots.
 
-Sectors are 512 bytes in requests and in the ``sectors`` node, whatever ``sector-size`` says.  The slots have two layouts, because
-``uint64_t`` is aligned to 4 bytes on x86-32 and to 8 on x86-64; the front end names its own in the node ``protocol``.
+Sectors are 512 bytes in requests and in the ``sectors`` node, whatever ``sector-size`` says.  The slots have two
+layouts, because ``uint64_t`` is aligned to 4 bytes on x86-32 and to 8 on x86-64; the front end names its own in the
+node ``protocol``.
 """
 
 import struct

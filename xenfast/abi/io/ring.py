@@ -1,8 +1,9 @@
 """xen/include/public/io/ring.h: the header of a shared request/response ring.
 
-A ring is one or more pages: a header of 64 bytes, then a power of two of slots, each as large as the larger of request and response.
-Indices run freely through 32 bits; the slot of index ``i`` is ``i & (slots - 1)``.  The event fields hold notifications off: who
-writes ``req_event = n`` asks to be notified when ``req_prod`` passes from below ``n`` to ``n`` or beyond (RING_PUSH_*_AND_CHECK_NOTIFY).
+A ring is one or more pages: a header of 64 bytes, then a power of two of slots, each as large as the larger of
+request and response. Indices run freely through 32 bits; the slot of index ``i`` is ``i & (slots - 1)``.  The event
+fields hold notifications off: who writes ``req_event = n`` asks to be notified when ``req_prod`` passes from below
+``n`` to ``n`` or beyond (RING_PUSH_*_AND_CHECK_NOTIFY).
 """
 
 PAGE_SIZE = 4096
