@@ -2,13 +2,13 @@
 
 One compilation unit, in this order (each file's head says what it is and where it is specified):
 """
-from libc.stdlib cimport calloc, free, malloc, realloc  # no-cython-lint
-from libc.string cimport memcmp, memcpy, memmove, memset  # no-cython-lint
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
 
-from cpython.buffer cimport PyBuffer_FillInfo  # no-cython-lint
-from cpython.object cimport PyObject_GenericSetAttr  # no-cython-lint
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.object cimport PyObject_GenericSetAttr
 
-import numpy  # no-cython-lint
+import numpy
 
 ctypedef void (*handler_t)(Cpu*, Insn*) noexcept nogil
 
@@ -19,14 +19,30 @@ include "cpu/mmu.pxi"           # linear -> TLB -> page walk
 include "cpu/access.pxi"        # memory and operand access, faults
 include "cpu/modes.pxi"         # what follows from CR0, EFER, CPL and the segments
 include "cpu/missing.pxi"
+include "cpu/fp_host.pxi"       # IEEE arithmetic of the host
+include "cpu/vec.pxi"           # vector operands and the shapes of vector instructions
+include "cpu/mxcsr.pxi"         # MXCSR and SIMD floating-point exceptions
+include "cpu/f80.pxi"           # 80-bit floating point: rounding and arithmetic
+include "cpu/f80_convert.pxi"   # its conversions, remainders, scaling
+include "cpu/x87.pxi"           # the register stack
+include "cpu/ops_x87.pxi"       # x87: arithmetic, comparison, loads, stores
+include "cpu/ops_x87_reg.pxi"   # x87: register moves, functions
+include "cpu/ops_x87_control.pxi"    # x87: environment, FXSAVE
+include "cpu/ops_packed_arith.pxi"   # packed integers, MMX and XMM
+include "cpu/ops_packed_shift.pxi"
+include "cpu/ops_packed_shuffle.pxi"
+include "cpu/ops_sse_move.pxi"
+include "cpu/ops_sse_float.pxi"
+include "cpu/ops_sse_convert.pxi"
 include "cpu/opcodes.pxi"       # the opcode table: shape and row functions
+include "cpu/opcodes_x87.pxi"   # its rows
+include "cpu/opcodes_sse.pxi"
 include "cpu/decode.pxi"        # bytes -> Insn
 include "cpu/block.pxi"         # the cache of decoded blocks; self-modifying code
 include "cpu/execute.pxi"       # threaded dispatch and the run loop
 include "cpu/specialise.pxi"    # choosing threaded handlers
 include "cpu/interrupts.pxi"    # delivery through the IDT (bare machines)
 include "cpu/lz4.pxi"           # LZ4 blocks, for kernels
-include "cpu/zstd.pxi"          # Zstandard frames, for kernels
 include "cpu/api_memory.pxi"    # Python classes: Memory
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
 

@@ -21,20 +21,7 @@ cdef void set_null_ss(Cpu* c, u16 rpl) noexcept nogil:
     """SS = null selector with this RPL (IA-32e interrupt to an inner ring)."""
     pass
 
-# simd
-cdef void rows_x87() noexcept:
-    pass
-
-cdef void rows_sse() noexcept:
-    pass
-
 cdef void rows_sse4() noexcept:
-    pass
-
-cdef void fp_enter(Cpu* c) noexcept nogil:
-    pass
-
-cdef void fp_leave(Cpu* c) noexcept nogil:
     pass
 
 # pv

@@ -416,7 +416,8 @@ cdef struct Cpu:
     u64 fdp
     u16 fcs
     u16 fds
-    u32 mxcsr
+    u32 mxcsr            # sticky flags: merged from the host's while running (fp_sync)
+    u32 host_mxcsr       # the host's own, put back when run() returns
     # Memory and time
     Mem* mem
     u64 flush_time       # Mem.flush_clock at the last complete TLB flush
