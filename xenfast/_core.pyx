@@ -2,13 +2,13 @@
 
 One compilation unit, in this order (each file's head says what it is and where it is specified):
 """
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdlib cimport calloc, free, malloc, realloc  # no-cython-lint
+from libc.string cimport memcmp, memcpy, memmove, memset  # no-cython-lint
 
-from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.object cimport PyObject_GenericSetAttr
+from cpython.buffer cimport PyBuffer_FillInfo  # no-cython-lint
+from cpython.object cimport PyObject_GenericSetAttr  # no-cython-lint
 
-import numpy
+import numpy  # no-cython-lint
 
 ctypedef void (*handler_t)(Cpu*, Insn*) noexcept nogil
 
@@ -43,6 +43,7 @@ include "cpu/execute.pxi"       # threaded dispatch and the run loop
 include "cpu/specialise.pxi"    # choosing threaded handlers
 include "cpu/interrupts.pxi"    # delivery through the IDT (bare machines)
 include "cpu/lz4.pxi"           # LZ4 blocks, for kernels
+include "cpu/zstd.pxi"          # Zstandard frames, for kernels
 include "cpu/api_memory.pxi"    # Python classes: Memory
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
 
