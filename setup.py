@@ -7,6 +7,7 @@ Threaded dispatch relies on sibling calls, so every build needs at least -O1
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +32,14 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "auto_pickle": False,
 }
+
+# The threaded handlers are generated source, like _core.c.
+THREADED = "xenfast/cpu/threaded.pxi"
+GENERATOR = "tools/gen_threaded.py"
+if not os.path.exists(THREADED) or os.path.getmtime(THREADED) < os.path.getmtime(GENERATOR):
+    text = subprocess.run([sys.executable, GENERATOR], check=True, capture_output=True, text=True).stdout
+    with open(THREADED, "w", encoding="ascii") as file:
+        file.write(text)
 
 core = Extension(
     "xenfast._core",

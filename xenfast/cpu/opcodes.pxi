@@ -47,7 +47,7 @@ cdef enum:               # what the operand string says (Row.form)
     F_OPREG = 0x200      # register in the opcode byte
     F_STRING = 0x400
     F_IMM8_2 = 0x800     # a second immediate byte (ENTER)
-    F_STACK = 0x1000     # X/Y and stack forms need no more; kept for the disassembler
+    F_HAS_G = 0x1000     # ModRM.reg names a general register (and not a group's instruction)
 
 cdef enum:               # Row.size: how o.size is found
     S_B = 1
@@ -132,7 +132,7 @@ cdef void parse_operands(Row* row) noexcept:
         k = s[0]
         size = parse_size(s + 1)
         if k in b"EGMRSCDPQNVWUH" and not is_register_name(s):
-            row.form |= F_MODRM
+            row.form |= F_MODRM | (F_HAS_G if k == b'G' else 0)
         elif k == b'Z':
             row.form |= F_OPREG
         elif k == b'I' and not is_register_name(s):
@@ -152,13 +152,17 @@ cdef void parse_operands(Row* row) noexcept:
             row.form |= F_STRING
         else:
             size = register_size(s)
-        if first:
+        if first and not row_is_immediate(k, s):
             row.size = size
             first = False
         while s[0] and s[0] != b',':
             s += 1
         if s[0]:
             s += 1
+
+cdef bint row_is_immediate(char k, const char* s) noexcept:
+    """Immediates and relative targets do not say the operand size unless they are all there is (then it is v)."""
+    return (k == b'I' or k == b'J') and not is_register_name(s)
 
 cdef bint is_register_name(const char* s) noexcept:
     """Upper-case names (DX, CS, ES, SS, DS...) as against operand codes, whose second letter is lower case."""

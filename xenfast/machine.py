@@ -1,0 +1,186 @@
+"""A bare machine for tools: memory, one CPU, no Xen and no devices.
+
+    >>> m = Machine()
+    >>> m.map(0x1000, 0x1000)
+    >>> m.write(0x1000, bytes.fromhex("b82a000000f4"))      # mov eax, 42; hlt
+    >>> m.rip = 0x1000
+    >>> m.run().reason.name, m.rax
+    ('HLT', 42)
+
+The CPU starts in 64-bit mode with 4 KiB pages and flat segments (``mode=32``: 32-bit protected mode with PAE paging; ``mode=16``: real mode,
+no paging).  There is no IDT until the program loads one: an exception ends ``run()`` with ``EXCEPTION``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from xenfast import _core
+
+PAGE = 4096
+PTE_P, PTE_RW, PTE_US, PTE_NX = 1, 2, 4, 1 << 63
+CODE64, CODE32, DATA32, CODE16, DATA16 = 0xA09B, 0xC09B, 0xC093, 0x9B, 0x93
+
+
+class Reason(enum.IntEnum):
+    """Why ``run()`` came back (the core's ExitReason)."""
+
+    BUDGET = _core.ExitReason.EXIT_BUDGET
+    STOP = _core.ExitReason.EXIT_STOP
+    HLT = _core.ExitReason.EXIT_HLT
+    PIO = _core.ExitReason.EXIT_PIO
+    MMIO = _core.ExitReason.EXIT_MMIO
+    HYPERCALL = _core.ExitReason.EXIT_HYPERCALL
+    UNTIL = _core.ExitReason.EXIT_UNTIL
+    SHUTDOWN = _core.ExitReason.EXIT_SHUTDOWN
+    CRASH = _core.ExitReason.EXIT_CRASH
+    MSR = _core.ExitReason.EXIT_MSR
+    EXCEPTION = _core.ExitReason.EXIT_EXCEPTION
+    TIMER = _core.ExitReason.EXIT_TIMER
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What ended a run; which fields mean something depends on the reason."""
+
+    reason: Reason
+    vector: int = 0
+    error: int = 0
+    address: int = 0
+    port: int = 0
+    size: int = 0
+    is_write: bool = False
+    value: int = 0
+
+
+class Machine:
+    """One CPU and sparse memory mapped page by page.
+
+    Registers are attributes (``rax`` ... ``r15``, ``rip``, ``rflags``); everything else of the CPU is on ``cpu`` (a ``_core.Vcpu``).
+    """
+
+    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0) -> None:
+        if mode not in (16, 32, 64):
+            raise ValueError(f"mode is 16, 32 or 64, not {mode}")
+        frames = -(-memory // PAGE) + 16
+        self.memory = _core.Memory(frames)
+        self.physmap = _core.GuestPhysMap(frames)
+        self.physmap.set(0, range(frames))
+        self.mode = mode
+        self.cpu = _core.Vcpu(self.memory, self.physmap)
+        self.cpu.exact = True
+        self._next_frame = 0 if mode == 16 else 1
+        self._pages: dict[int, int] = {}
+        self._tables: dict[tuple[int, int], int] = {}
+        self._root = 0
+        self._start(ring)
+
+    def _start(self, ring: int) -> None:
+        cpu = self.cpu
+        cpu.set_table("idtr", 0, 0)
+        cpu.rip = 0
+        if self.mode == 16:
+            cpu.set_segment("cs", 0, 0, 0xFFFF, CODE16)
+            return
+        self._root = self._frame()
+        dpl = ring << 5
+        if self.mode == 32:
+            for i in range(4):
+                self._pte(self._root, i, self._table(2, i) * PAGE | PTE_P)
+        cpu.cr4 = 0x620                                   # PAE, OSFXSR, OSXMMEXCPT
+        cpu.efer = 0xD01 if self.mode == 64 else 0x800    # LMA LME NXE SCE, or NXE
+        cpu.cr3 = self._root * PAGE
+        cpu.cr0 = 0x80010033
+        code = CODE64 if self.mode == 64 else CODE32
+        cpu.set_segment("cs", 8 | ring, 0, 0xFFFFFFFF, code | dpl)
+        for name in ("ss", "ds", "es", "fs", "gs"):
+            cpu.set_segment(name, 16 | ring, 0, 0xFFFFFFFF, DATA32 | dpl)
+        cpu.cpl = ring
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+    def _frame(self) -> int:
+        if self._next_frame >= self.memory.frames:
+            raise MemoryError("the machine's memory is all mapped; make it with a larger memory=")
+        self._next_frame += 1
+        return self._next_frame - 1
+
+    def _pte(self, table: int, index: int, value: int) -> None:
+        view = self.memory.view(table)
+        view[index * 8:index * 8 + 8] = value.to_bytes(8, "little")
+
+    def _table(self, level: int, prefix: int) -> int:
+        """Frame of the page table of this level that holds the addresses with this prefix, made when missing."""
+        top = 4 if self.mode == 64 else 3
+        key = (level, prefix)
+        if level == top:
+            return self._root
+        if key not in self._tables:
+            frame = self._tables[key] = self._frame()
+            if self.mode == 64 or level < top - 1:
+                self._pte(self._table(level + 1, prefix >> 9), prefix & 511, frame * PAGE | PTE_P | PTE_RW | PTE_US)
+        return self._tables[key]
+
+    def map(self, address: int, size: int, writable: bool = True, executable: bool = True) -> None:
+        """Map fresh zeroed pages over address .. address + size; pages already mapped keep their contents, and get these rights."""
+        if size <= 0 or address % PAGE or size % PAGE:
+            raise ValueError("address and size must be multiples of 4096")
+        for page in range(address // PAGE, (address + size) // PAGE):
+            frame = self._pages.get(page)
+            if self.mode == 16:
+                if page >= self.memory.frames:
+                    raise ValueError(f"{page * PAGE:#x} is beyond the machine's memory")
+                self._pages[page] = page
+                continue
+            if frame is None:
+                frame = self._pages[page] = self._frame()
+            flags = PTE_P | PTE_US | (PTE_RW if writable else 0) | (0 if executable else PTE_NX)
+            page &= (1 << 36) - 1
+            if self.mode == 32 and page >= 1 << 20:
+                raise ValueError(f"{page * PAGE:#x} is beyond 4 GiB")
+            self._pte(self._table(1, page >> 9), page & 511, frame * PAGE | flags)
+        self.cpu.flush()
+
+    def _chunks(self, address: int, size: int) -> Any:
+        while size:
+            n = min(size, PAGE - address % PAGE)
+            frame = self._pages.get(address // PAGE)
+            if frame is None:
+                raise ValueError(f"{address:#x} is not mapped")
+            yield frame, address % PAGE, n
+            address += n
+            size -= n
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of mapped memory."""
+        return b"".join(bytes(self.memory.view(f)[at:at + n]) for f, at, n in self._chunks(address, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write mapped memory, whatever its rights; decoded code there is dropped."""
+        done = 0
+        for frame, at, n in self._chunks(address, len(data)):
+            self.memory.view(frame)[at:at + n] = data[done:done + n]
+            self.memory.wrote(frame)
+            done += n
+
+    # -- running ------------------------------------------------------------------------------------------------------
+    def run(self, count: int = 1 << 62, until: int | None = None) -> Stop:
+        """Run ``count`` instructions, or until RIP is ``until``, or until something ends it; says what."""
+        cpu = self.cpu
+        cpu.until = until
+        reason = Reason(cpu.run(count))
+        return Stop(reason, vector=cpu.exit_nr if reason is Reason.EXCEPTION else 0,
+                    error=cpu.exit_code if reason is Reason.EXCEPTION else 0, address=cpu.exit_address, port=cpu.exit_port,
+                    size=cpu.exit_size, is_write=cpu.exit_is_write, value=cpu.exit_value)
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("_") or name == "cpu":
+            raise AttributeError(name)
+        return getattr(self.cpu, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _core.REGISTERS or name in ("rip", "rflags"):
+            setattr(self.cpu, name, value)
+        else:
+            object.__setattr__(self, name, value)
