@@ -207,8 +207,11 @@ cdef class Vcpu:
         return (a[0], a[1], a[2], a[3], a[4], a[5])
 
     def pio_return(self, u64 value):
-        """Finish an IN: the value goes to AL, AX or EAX."""
+        """Finish an IN: the value goes to AL, AX or EAX; that of an INS to the memory it was meant for."""
         cdef Insn o
+        if self.c.exit.code == PIO_TO_MEMORY:
+            mem_write(self.c, self.c.exit.address, self.c.exit.size, value)
+            return
         memset(&o, 0, sizeof(o))
         o.prefix = PFX_REX
         set_reg(self.c, &o, RAX, self.c.exit.size, value)
@@ -325,6 +328,19 @@ cdef class Vcpu:
         """gdtr or idtr."""
         cdef DescTable* t = &self.c.gdtr if name == "gdtr" else &self.c.idtr
         t.base, t.limit = base, limit
+
+    def cpuid(self, u32 leaf, u32 sub=0):
+        """(EAX, EBX, ECX, EDX) as the guest sees them."""
+        cdef CpuidLeaf r
+        cpuid(self.c, leaf, sub, &r)
+        return r.a, r.b, r.c, r.d
+
+    def set_cpuid(self, str feature, bint on):
+        """Show or hide one feature by its name in CPUID_FEATURES."""
+        word, bit = CPUID_NAMES[feature]
+        self.c.cpuid_features[<int>word] &= ~(<u64>1 << <int>bit)
+        if on:
+            self.c.cpuid_features[<int>word] |= <u64>1 << <int>bit
 
     def vector(self, int n):
         """The 32 bytes of YMMn (XMMn is the first 16)."""

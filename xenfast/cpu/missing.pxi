@@ -1,26 +1,6 @@
 # Functions other parts of the core are about to define; each stub goes when its part lands.
 
-cdef void rows_1byte() noexcept:
-    pass
-
-cdef void rows_0f() noexcept:
-    pass
-
-cdef int load_seg(Cpu* c, int seg, u16 sel) noexcept nogil:
-    return fault(c, X_GP)
-
-cdef int read_descriptor(Cpu* c, u16 sel, u64* desc) noexcept nogil:
-    """Raw descriptor of a selector in GDT or LDT; #GP(sel) beyond the limit."""
-    return fault(c, X_GP)
-
-cdef void set_code_segment(Cpu* c, u16 sel, u64 desc) noexcept nogil:
-    """Load CS from a descriptor already checked."""
-    pass
-
-cdef void set_null_ss(Cpu* c, u16 rpl) noexcept nogil:
-    """SS = null selector with this RPL (IA-32e interrupt to an inner ring)."""
-    pass
-
+# simd
 cdef void rows_sse4() noexcept:
     pass
 
@@ -44,3 +24,16 @@ cdef int pv_deliver(Cpu* c) noexcept nogil:
 
 cdef int pv_event(Cpu* c) noexcept nogil:
     return ST_OK
+
+cdef int pv_syscall(Cpu* c, Insn* o) noexcept nogil:
+    return fault(c, X_UD)
+
+cdef int pv_sysenter(Cpu* c, Insn* o) noexcept nogil:
+    return fault(c, X_UD)
+
+cdef int pv_int(Cpu* c, Insn* o, int vector) noexcept nogil:
+    return fault_err(c, X_GP, vector * 8 + 2)
+
+cdef int pv_read_desc(Cpu* c, u16 sel, u64* desc) noexcept nogil:
+    """Raw descriptor of a selector as a PV guest may use it; ST_OK, anything else when there is none."""
+    return ST_FAULT

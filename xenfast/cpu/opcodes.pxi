@@ -161,8 +161,8 @@ cdef void parse_operands(Row* row) noexcept:
             s += 1
 
 cdef bint row_is_immediate(char k, const char* s) noexcept:
-    """Immediates and relative targets do not say the operand size unless they are all there is (then it is v)."""
-    return (k == b'I' or k == b'J') and not is_register_name(s)
+    """Immediates, relative targets and the port in DX do not say the operand size (if there is nothing else, it is v)."""
+    return (k == b'I' or k == b'J') and not is_register_name(s) or k == b'D' and s[1] == b'X'
 
 cdef bint is_register_name(const char* s) noexcept:
     """Upper-case names (DX, CS, ES, SS, DS...) as against operand codes, whose second letter is lower case."""
@@ -175,7 +175,7 @@ cdef u16 register_size(const char* s) noexcept:
         return S_Z
     if s[1] == b'L' or s[1] == b'H':
         return S_B
-    if s[0] == b'1' or s[0] == 0:
+    if s[0] == b'1' or s[0] == 0 or s[1] == b'S':          # PUSH and POP of a segment register: operand size
         return S_V
     return S_W
 

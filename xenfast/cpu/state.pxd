@@ -402,6 +402,7 @@ cdef struct Cpu:
     u64 kernel_gs_base
     u64 pat
     u64 tsc_aux
+    u64 tsc_offset       # what WRMSR made the TSC differ from now_ns() by
     u64 xcr0
     u64 apic_base
     u64 dr[8]

@@ -1,0 +1,359 @@
+# System instructions: control and debug registers, descriptor-table registers, SYSCALL and SYSENTER with their
+# returns, HLT, SWAPGS, FS/GS base, cache and TLB control, fences and the many ways to do nothing.
+#
+# SDM Vol. 2 and 3.  CPL 0 is checked before (A_PRIV in the table), except where IOPL or a CR4 bit decides.  A PV
+# kernel's privileged instructions never come here: they are pv_emulate's.
+
+cdef extern from *:
+    """
+    #define xf_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+    """
+    void xf_fence() noexcept nogil
+
+cdef enum:
+    CR4_DE = 1 << 3
+    CR4_TSD = 1 << 2
+    CR4_FSGSBASE = 1 << 16
+    CR4_OSXSAVE = 1 << 18
+    CR0_PE = 1
+    CR0_KNOWN = 0xE005003F
+    CR4_KNOWN = 0x3507FF  # VME..OSXMMEXCPT, FSGSBASE, OSXSAVE, SMEP, SMAP
+
+# ---- control registers ----------------------------------------------------------------------------------------------
+cdef inline int machine_word(Cpu* c) noexcept nogil:
+    return 8 if c.mode & MODE_64 else 4
+
+cdef int MOV_R_C(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 v
+    if o.reg == 0:
+        v = c.cr0
+    elif o.reg == 2:
+        v = c.cr2
+    elif o.reg == 3:
+        v = c.cr3
+    elif o.reg == 4:
+        v = c.cr4
+    elif o.reg == 8:
+        v = c.cr8
+    else:
+        return fault(c, X_UD)
+    set_reg(c, o, o.rm, machine_word(c), v)
+    return ST_OK
+
+cdef int MOV_C_R(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 v = get_reg(c, o, o.rm, machine_word(c))
+    cdef bint ok = True
+    if o.reg == 0:
+        ok = write_cr0(c, v)
+    elif o.reg == 2:
+        c.cr2 = v
+    elif o.reg == 3:
+        ok = write_cr3(c, v)
+    elif o.reg == 4:
+        ok = write_cr4(c, v)
+    elif o.reg == 8:
+        ok = v < 16
+        if ok:
+            c.cr8 = v
+    else:
+        return fault(c, X_UD)
+    return branch_next(c, o) if ok else fault_err(c, X_GP, 0)
+
+cdef bint write_cr0(Cpu* c, u64 v) noexcept nogil:
+    """False: #GP (SDM Vol. 2, MOV to CR; Vol. 3, 9.8.5 for entering and leaving IA-32e mode)."""
+    cdef u64 changed
+    if v >> 32 or (v & CR0_PG and not v & CR0_PE) or (v & 0x60000000) == 0x20000000:     # PG without PE, NW without CD
+        return False
+    v = (v & <u32>CR0_KNOWN) | 0x10
+    changed = v ^ c.cr0
+    if changed & CR0_PG and c.efer & 0x100:
+        if v & CR0_PG:
+            if not c.cr4 & CR4_PAE or c.seg[CS].attr & ATTR_L:
+                return False
+            c.efer |= EFER_LMA
+        else:
+            if c.mode & MODE_64:
+                return False
+            c.efer &= ~<u64>EFER_LMA
+    c.cr0 = v
+    if changed & (CR0_PG | CR0_WP | CR0_PE):
+        tlb_flush(c)
+    update_mode(c)
+    return True
+
+cdef bint write_cr3(Cpu* c, u64 v) noexcept nogil:
+    if c.efer & EFER_LMA and v & (~PTE_ADDR | PTE_RSVD) & ~<u64>0xFFF:
+        return False
+    c.cr3 = v
+    tlb_flush(c)
+    return True
+
+cdef bint write_cr4(Cpu* c, u64 v) noexcept nogil:
+    if v & ~<u64>CR4_KNOWN or (c.efer & EFER_LMA and not v & CR4_PAE):
+        return False
+    if v & CR4_OSXSAVE and not has_feature(c, FEAT_1C, 26):
+        return False
+    c.cr4 = v
+    tlb_flush(c)
+    return True
+
+cdef int CLTS(Cpu* c, Insn* o) noexcept nogil:
+    c.cr0 &= ~<u64>CR0_TS
+    return branch_next(c, o)
+
+cdef int LMSW_E(Cpu* c, Insn* o) noexcept nogil:
+    """Loads PE MP EM TS; PE can be set, not cleared."""
+    cdef u64 v
+    cdef int st = read_rm_n(c, o, 2, &v)
+    if st != ST_OK:
+        return st
+    write_cr0(c, (c.cr0 & ~<u64>0xE) | (v & 0xF))
+    return branch_next(c, o)
+
+cdef int SMSW_E(Cpu* c, Insn* o) noexcept nogil:
+    return write_rm_n(c, o, 2 if o.is_mem else o.size, c.cr0)
+
+# ---- debug registers ------------------------------------------------------------------------------------------------
+cdef inline int debug_register(Cpu* c, Insn* o) noexcept nogil:
+    """The number, DR4 and DR5 as aliases of DR6 and DR7; -1 for #UD."""
+    if o.reg > 7 or (o.reg & 6 == 4 and c.cr4 & CR4_DE):
+        return -1
+    return o.reg | 2 if o.reg & 6 == 4 else o.reg
+
+cdef int MOV_R_D(Cpu* c, Insn* o) noexcept nogil:
+    cdef int n = debug_register(c, o)
+    if n < 0:
+        return fault(c, X_UD)
+    set_reg(c, o, o.rm, machine_word(c), c.dr[n])
+    return ST_OK
+
+cdef int MOV_D_R(Cpu* c, Insn* o) noexcept nogil:
+    """Breakpoints are kept but do not trigger yet."""
+    cdef u64 v = get_reg(c, o, o.rm, machine_word(c))
+    cdef int n = debug_register(c, o)
+    if n < 0:
+        return fault(c, X_UD)
+    if n >= 6 and v >> 32:
+        return fault_err(c, X_GP, 0)
+    if n == 6:
+        v = (v & 0xE00F) | <u64>0xFFFF0FF0
+    elif n == 7:
+        v = (v & <u64>0xFFFF27FF) | 0x400
+    c.dr[n] = v
+    return branch_next(c, o)
+
+# ---- descriptor-table registers -------------------------------------------------------------------------------------
+cdef int store_table(Cpu* c, Insn* o, DescTable* t) noexcept nogil:
+    cdef u8 image[10]
+    cdef u64 lin
+    cdef int n = 2 + machine_word(c)
+    cdef int st = operand_lin_w(c, o, n, &lin)
+    if st != ST_OK:
+        return st
+    host_store(image, 2, t.limit)
+    host_store(image + 2, 8, t.base)
+    return mem_write_n(c, lin, n, image)
+
+cdef int load_table(Cpu* c, Insn* o, DescTable* t) noexcept nogil:
+    cdef u64 lin, limit, base
+    cdef int st = operand_lin(c, o, 2 + machine_word(c), &lin)
+    if st == ST_OK:
+        st = mem_read(c, lin, 2, &limit)
+    if st == ST_OK:
+        st = mem_read(c, lin + 2, machine_word(c), &base)
+    if st != ST_OK:
+        return st
+    if c.mode & MODE_64:
+        if not canonical(base):
+            return fault_err(c, X_GP, 0)
+    elif o.size == 2:
+        base &= 0xFFFFFF
+    t.limit = <u32>limit & 0xFFFF
+    t.base = base
+    return branch_next(c, o)
+
+cdef int SGDT_M(Cpu* c, Insn* o) noexcept nogil:
+    return store_table(c, o, &c.gdtr)
+
+cdef int SIDT_M(Cpu* c, Insn* o) noexcept nogil:
+    return store_table(c, o, &c.idtr)
+
+cdef int LGDT_M(Cpu* c, Insn* o) noexcept nogil:
+    return load_table(c, o, &c.gdtr)
+
+cdef int LIDT_M(Cpu* c, Insn* o) noexcept nogil:
+    return load_table(c, o, &c.idtr)
+
+cdef inline int system_selector(Cpu* c, Insn* o, int seg) noexcept nogil:
+    if not c.mode & MODE_PE or c.mode & MODE_VM:
+        return fault(c, X_UD)
+    return write_rm_n(c, o, 2 if o.is_mem else o.size, c.seg[seg].sel)
+
+cdef int SLDT_E(Cpu* c, Insn* o) noexcept nogil:
+    return system_selector(c, o, LDTR)
+
+cdef int STR_E(Cpu* c, Insn* o) noexcept nogil:
+    return system_selector(c, o, TR)
+
+cdef int LLDT_E(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 sel
+    cdef int st
+    if not c.mode & MODE_PE or c.mode & MODE_VM:
+        return fault(c, X_UD)
+    st = read_rm_n(c, o, 2, &sel)
+    return load_ldtr(c, <u16>sel) if st == ST_OK else st
+
+cdef int LTR_E(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 sel
+    cdef int st
+    if not c.mode & MODE_PE or c.mode & MODE_VM:
+        return fault(c, X_UD)
+    st = read_rm_n(c, o, 2, &sel)
+    return load_tr(c, <u16>sel) if st == ST_OK else st
+
+# ---- fast system calls ----------------------------------------------------------------------------------------------
+cdef inline void flat_segment(Cpu* c, int seg, u16 sel, int dpl, u16 attr) noexcept nogil:
+    """The fixed descriptors SYSCALL and its kin load: base 0, limit 4 GiB."""
+    c.seg[seg].sel = sel
+    c.seg[seg].base = 0
+    c.seg[seg].limit = 0xFFFFFFFF
+    c.seg[seg].attr = attr | ATTR_G | ATTR_P | ATTR_S | ATTR_A | (dpl << 5)
+
+cdef inline void flat_ring(Cpu* c, u16 cs, u16 ss, int cpl, bint long_) noexcept nogil:
+    flat_segment(c, CS, cs, cpl, ATTR_CODE | ATTR_RW | (ATTR_L if long_ else ATTR_DB))
+    flat_segment(c, SS, ss, cpl, ATTR_RW | ATTR_DB)
+    c.cpl = cpl
+    update_mode(c)
+
+cdef int SYSCALL(Cpu* c, Insn* o) noexcept nogil:
+    """64-bit mode only, as on Intel processors (SDM Vol. 2, SYSCALL)."""
+    cdef u16 cs = <u16>(c.star >> 32) & 0xFFFC
+    if not c.mode & MODE_64:
+        return fault(c, X_UD)
+    if c.is_pv:
+        return pv_syscall(c, o)
+    if not c.efer & 1:
+        return fault(c, X_UD)
+    c.r[RCX] = next_rip(c, o)
+    c.r[11] = get_eflags(c) & ~<u32>FL_RF
+    c.rip = c.lstar
+    set_eflags(c, get_eflags(c) & ~<u32>(c.fmask | FL_RF))
+    flat_ring(c, cs, cs + 8, 0, True)
+    return ST_BRANCH
+
+cdef int SYSRET(Cpu* c, Insn* o) noexcept nogil:
+    cdef u16 cs = <u16>(c.star >> 48)
+    if not c.mode & MODE_64 or not c.efer & 1:
+        return fault(c, X_UD)
+    if o.size == 8 and not canonical(c.r[RCX]):
+        return fault_err(c, X_GP, 0)
+    c.rip = c.r[RCX] if o.size == 8 else <u32>c.r[RCX]
+    set_eflags(c, <u32>c.r[11] & 0x3C7FD7)
+    flat_ring(c, (cs + 16 if o.size == 8 else cs) | 3, (cs + 8) | 3, 3, o.size == 8)
+    return ST_BRANCH
+
+cdef int SYSENTER(Cpu* c, Insn* o) noexcept nogil:
+    cdef u16 cs = <u16>c.sysenter_cs & 0xFFFC
+    if c.is_pv:
+        return pv_sysenter(c, o)
+    if not c.mode & MODE_PE or cs == 0:
+        return fault_err(c, X_GP, 0)
+    c.eflags &= ~<u32>(FL_VM | FL_IF | FL_RF)
+    c.r[RSP] = c.sysenter_esp if in_long_mode(c) else <u32>c.sysenter_esp
+    c.rip = c.sysenter_eip if in_long_mode(c) else <u32>c.sysenter_eip
+    flat_ring(c, cs, cs + 8, 0, in_long_mode(c))
+    return ST_BRANCH
+
+cdef int SYSEXIT(Cpu* c, Insn* o) noexcept nogil:
+    cdef u16 cs = <u16>c.sysenter_cs & 0xFFFC
+    cdef bint long_ = o.size == 8
+    if not c.mode & MODE_PE or cs == 0:
+        return fault_err(c, X_GP, 0)
+    if long_ and (not canonical(c.r[RCX]) or not canonical(c.r[RDX])):
+        return fault_err(c, X_GP, 0)
+    c.rip = c.r[RDX] if long_ else <u32>c.r[RDX]
+    c.r[RSP] = c.r[RCX] if long_ else <u32>c.r[RCX]
+    cs += 32 if long_ else 16
+    flat_ring(c, cs | 3, (cs + 8) | 3, 3, long_)
+    return ST_BRANCH
+
+cdef int SWAPGS(Cpu* c, Insn* o) noexcept nogil:
+    c.kernel_gs_base, c.seg[GS].base = c.seg[GS].base, c.kernel_gs_base
+    c.r[R_SEG + GS] = c.seg[GS].base
+    return ST_OK
+
+# ---- FS and GS base -------------------------------------------------------------------------------------------------
+cdef inline bint fsgsbase(Cpu* c) noexcept nogil:
+    return ((c.pv.ctrlreg4 if c.is_pv else c.cr4) & CR4_FSGSBASE) != 0
+
+cdef inline int read_base(Cpu* c, Insn* o, int seg) noexcept nogil:
+    if not fsgsbase(c):
+        return fault(c, X_UD)
+    set_reg(c, o, o.rm, o.size, c.seg[seg].base)
+    return ST_OK
+
+cdef inline int write_base(Cpu* c, Insn* o, int seg) noexcept nogil:
+    cdef u64 v = get_reg(c, o, o.rm, o.size)
+    if not fsgsbase(c):
+        return fault(c, X_UD)
+    if not canonical(v):
+        return fault_err(c, X_GP, 0)
+    c.seg[seg].base = c.r[R_SEG + seg] = v
+    return ST_OK
+
+cdef int RDFSBASE_R(Cpu* c, Insn* o) noexcept nogil:
+    return read_base(c, o, FS)
+
+cdef int RDGSBASE_R(Cpu* c, Insn* o) noexcept nogil:
+    return read_base(c, o, GS)
+
+cdef int WRFSBASE_R(Cpu* c, Insn* o) noexcept nogil:
+    return write_base(c, o, FS)
+
+cdef int WRGSBASE_R(Cpu* c, Insn* o) noexcept nogil:
+    return write_base(c, o, GS)
+
+# ---- the rest -------------------------------------------------------------------------------------------------------
+cdef int HLT(Cpu* c, Insn* o) noexcept nogil:
+    branch_next(c, o)
+    c.exit.reason = EXIT_HLT
+    return ST_EXIT
+
+cdef int INVLPG_M(Cpu* c, Insn* o) noexcept nogil:
+    """Of an address that is not canonical nothing happens."""
+    tlb_flush_page(c, operand_off(c, o) + c.r[R_SEG + o.seg])
+    return branch_next(c, o)
+
+cdef int CLAC(Cpu* c, Insn* o) noexcept nogil:
+    if not has_feature(c, FEAT_7B, 20):
+        return fault(c, X_UD)
+    c.eflags &= ~<u32>FL_AC
+    return ST_OK
+
+cdef int STAC(Cpu* c, Insn* o) noexcept nogil:
+    if not has_feature(c, FEAT_7B, 20):
+        return fault(c, X_UD)
+    c.eflags |= FL_AC
+    return ST_OK
+
+cdef int XGETBV(Cpu* c, Insn* o) noexcept nogil:
+    if not c.cr4 & CR4_OSXSAVE:
+        return fault(c, X_UD)
+    if <u32>c.r[RCX] != 0:
+        return fault_err(c, X_GP, 0)
+    c.r[RAX] = <u32>c.xcr0
+    c.r[RDX] = c.xcr0 >> 32
+    return ST_OK
+
+cdef int NOP(Cpu* c, Insn* o) noexcept nogil:
+    """NOP in all its lengths, PAUSE, ENDBR, prefetches, WBINVD and INVD (there is no cache), LFENCE and SFENCE."""
+    return ST_OK
+
+cdef int MFENCE(Cpu* c, Insn* o) noexcept nogil:
+    xf_fence()
+    return ST_OK
+
+cdef int CLFLUSH_M(Cpu* c, Insn* o) noexcept nogil:
+    """CLFLUSH, CLFLUSHOPT, CLWB: checked like a load of one byte."""
+    cdef u64 v
+    return read_rm_n(c, o, 1, &v)
