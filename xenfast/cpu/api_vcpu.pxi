@@ -350,6 +350,24 @@ cdef class Vcpu:
         memset(&self.c.v[n & 15], 0, sizeof(Vec))
         memcpy(&self.c.v[n & 15], <char*>data, min(len(data), 32))
 
+    def vectors(self):
+        """All 16 YMM registers, 512 bytes."""
+        return (<char*>self.c.v)[:512]
+
+    def set_vectors(self, const u8[::1] data):
+        if data.shape[0] != 512:
+            raise ValueError("16 registers of 32 bytes")
+        memcpy(self.c.v, &data[0], 512)
+
+    def general(self):
+        """The 16 general registers in encoding order, 128 bytes."""
+        return (<char*>self.c.r)[:128]
+
+    def set_general(self, const u8[::1] data):
+        if data.shape[0] != 128:
+            raise ValueError("16 registers of 8 bytes")
+        memcpy(self.c.r, &data[0], 128)
+
     def x87(self):
         """(FCW, FSW, FTW as in FXSAVE, the eight physical registers as (sign and exponent, mantissa))."""
         cdef int i
