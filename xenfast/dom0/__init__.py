@@ -1,0 +1,1 @@
+"""The drivers of domain 0: what serves the guests' paravirtual devices."""

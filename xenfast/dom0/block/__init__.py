@@ -1,0 +1,41 @@
+"""Image formats: what is behind a virtual disk.
+
+An image has ``size_sectors`` (of 512 bytes), ``readonly``, ``readv(offset, buffers)``, ``writev(offset, buffers)``,
+``flush()``, ``discard(offset, length)`` and ``close()``.  Offsets are bytes.  The buffers are pages of the guest, so
+data goes between them and the host's page cache without a copy in between.  I/O errors are OSError; ``discard``
+raises Unsupported where there is no such thing.
+"""
+
+from typing import Protocol
+
+from xenfast.dom0.block.raw import RawImage
+from xenfast.errors import XenfastError
+
+
+class Image(Protocol):
+    path: str
+    size_sectors: int
+    readonly: bool
+
+    def readv(self, offset: int, buffers: list[memoryview]) -> None: ...
+
+    def writev(self, offset: int, buffers: list[memoryview]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def discard(self, offset: int, length: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+FORMATS = {"raw": RawImage}
+KNOWN = ("qcow", "qcow2", "qed", "vhd", "vmdk", "vdi")  # of which a user may think that they work
+
+
+def open_image(path: str, image_format: str = "raw", readonly: bool = False) -> Image:
+    """Open the image of a disk; XenfastError says in one sentence why it cannot be."""
+    image = FORMATS.get(image_format or "raw")
+    if image is None:
+        known = "is not supported yet" if image_format in KNOWN else "does not exist"
+        raise XenfastError(f"disk {path!r}: the image format {image_format!r} {known}, only {', '.join(FORMATS)} is")
+    return image(path, readonly)
