@@ -285,7 +285,7 @@ def moves():
 def stack():
     at = ["cdef u64 lin = c.r[RSP] - 8", "cdef TlbEntry* e = tlb_slot(c.tlb, lin)"]
     top = ["cdef u64 lin = c.r[RSP]", "cdef TlbEntry* e = tlb_slot(c.tlb, lin)"]
-    for name, ex, value in (("H_PUSH_Z", "PUSH_Z", "c.r[o.rm]"), ("H_PUSH_I", "PUSH_I", "<u64>o.imm"), ("H_PUSH_Ib", "PUSH_Ib", "<u64>o.imm")):
+    for name, ex, value in (("H_PUSH_Z", "PUSH_Z", "c.r[o.rm]"), ("H_PUSH_I", "PUSH_I", "<u64>o.imm")):
         handler(name, at + probe("wtag", 8) + [f"{pointer(8)} = {value}", "c.r[RSP] = lin", *NEXT])
         add([ex], 8, 0, "", "L", name)
     handler("H_POP_Z", top + probe("rtag", 8) + ["c.r[RSP] = lin + 8", f"c.r[o.rm] = {pointer(8)}", *NEXT])

@@ -117,7 +117,7 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
         n += 1
         o.pos = n
         off += length
-        if rows[o.op].attrs & A_END or b.mfn2 != NO_FRAME or off >= avail or rip + off == c.until:
+        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or rip + off == c.until:
             break
         o += 1
     b.nbytes = off
@@ -136,6 +136,11 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
         k.pages[b.mfn2].head2 = b
         mark_code(c, b.mfn2, 0, 15)
     return finish_block(c, b, n)
+
+cdef inline bint ends_block(Insn* o, u32 mode) noexcept nogil:
+    """A conditional branch that is not taken goes on inside the block where threaded handlers know how to (64-bit mode)."""
+    cdef u32 attrs = rows[o.op].attrs
+    return attrs & A_END and not (attrs & A_JCC and mode & MODE_64)
 
 cdef int decode_crossing(Cpu* c, const u8* host, int avail, u64 rip, Insn* o, u64* mfn2) noexcept nogil:
     """An instruction that crosses into the next page: fetch from both.  0: the second page faults (c.status)."""
