@@ -95,11 +95,12 @@ class XenStored:
             if domain.domid in self.rings:
                 raise XenError(EBUSY, f"domain {domain.domid} is introduced")
             self.rings[domain.domid] = RingPage(self, domain, mfn, port)
+            domain.on_shutdown.append(self.domain_ended)
             self.changed("@introduceDomain", False, None)
         self.drain()
 
-    def domain_ended(self, domid: int) -> None:
-        """The domain has crashed or shut down: tell whoever waits for that."""
+    def domain_ended(self, domain: Any, code: int) -> None:
+        """The domain has crashed or shut down: tell whoever waits for that (xenstored hears of it by VIRQ_DOM_EXC)."""
         with self.lock:
             self.changed("@releaseDomain", False, None)
         self.drain()
