@@ -61,13 +61,14 @@ class Page:
 class FrontRing:
     """The front end's side of one ring of ``pages``."""
 
-    def __init__(self, machine: Machine, order: int, abi: blkif.Abi) -> None:
+    def __init__(self, machine: Machine, order: int, abi: blkif.Abi, start: int = 0) -> None:
         self.machine, self.abi = machine, abi
         self.pages = [Page(machine) for _ in range(1 << order)]
         self.words = self.pages[0].view[:16].cast("I")
         self.slots = ring_abi.ring_slots(4096 << order, abi.slot_size)
-        self.words[ring_abi.SRING_REQ_EVENT] = self.words[ring_abi.SRING_RSP_EVENT] = 1
-        self.req_prod = self.rsp_cons = 0
+        self.req_prod = self.rsp_cons = start
+        self.words[ring_abi.SRING_REQ_PROD] = self.words[ring_abi.SRING_RSP_PROD] = start
+        self.words[ring_abi.SRING_REQ_EVENT] = self.words[ring_abi.SRING_RSP_EVENT] = (start + 1) & MASK32
         self.events = 0
         self.sent = 0
         self.evtchn = machine.guest.evtchn
@@ -108,10 +109,10 @@ class FrontRing:
 class BlkFront:
     """A connected device: ``submit`` fills the ring, ``finish`` lets domain 0 run and gives the statuses by id."""
 
-    def __init__(self, machine, backend, abi=ABI_X86_64, order=None, queues=1, persistent=False, connect=True):
+    def __init__(self, machine, backend, abi=ABI_X86_64, order=None, queues=1, persistent=False, start=0, connect=True):
         self.machine, self.backend, self.abi = machine, backend, abi
         self.path, self.back, self.client = backend.front, backend.path, machine.client
-        self.rings = [FrontRing(machine, order or 0, abi) for _ in range(queues)]
+        self.rings = [FrontRing(machine, order or 0, abi, start) for _ in range(queues)]
         self.ring = self.rings[0]
         self.next_id = 0
         for i, ring in enumerate(self.rings):

@@ -39,6 +39,7 @@ VARIANTS = {
     "i386": {"abi": ABI_X86_32},
     "i386, 4 pages": {"abi": ABI_X86_32, "order": 2, "persistent": True},
     "16 pages": {"order": 4},
+    "indices that wrap": {"start": 0xFFFFFFF0},
     "4 queues": {"queues": 4, "order": 1},
 }
 
