@@ -30,7 +30,7 @@ from xenfast.abi.io.blkif import (
 from xenfast.dom0.block.raw import Unsupported
 from xenfast.dom0.grants import Grants
 from xenfast.dom0.ring import BackRing, RingError
-from xenfast.dom0.xenbus import Backend, ProtocolError
+from xenfast.dom0.xenbus import MAX_WARNINGS, Backend, ProtocolError
 from xenfast.errors import XenError
 
 log = logging.getLogger("xenfast")
@@ -124,8 +124,8 @@ class Blkback(Backend):
             queue.close()
 
     def complain(self, text: str) -> None:
-        """Log a thing once for each device."""
-        if text not in self.complained:
+        """Log a thing once for each device, and not too many: texts hold numbers of the guest's."""
+        if text not in self.complained and len(self.complained) < MAX_WARNINGS:
             self.complained.add(text)
             log.warning("%s: %s", self.name, text)
 

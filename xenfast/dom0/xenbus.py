@@ -20,6 +20,8 @@ from xenfast.xenstore.tree import home_of
 
 log = logging.getLogger("xenfast")
 
+MAX_WARNINGS = 10  # of a device; a guest cannot fill the log
+
 
 class ProtocolError(Exception):
     """The front end has written what cannot be used."""
@@ -38,6 +40,7 @@ class Backend:
         self.store: Client = store.client(f"{self.kind}-{self.domid}-{handle}")
         self.state = XenbusState.Initialising
         self.connected = False
+        self.failures = 0
 
     # -- what a device does --
 
@@ -75,7 +78,8 @@ class Backend:
 
     def fatal(self, text: str) -> None:
         """Give up on this front end: say why in xenstore and close (xenbus_dev_fatal)."""
-        log.warning("%s: %s", self.name, text)
+        self.failures += 1
+        log.log(logging.WARNING if self.failures <= MAX_WARNINGS else logging.DEBUG, "%s: %s", self.name, text)
         self.drop()
         self.store.write(f"error/backend/{self.name}/error", f"22 {text}")
         self.switch_state(XenbusState.Closing)

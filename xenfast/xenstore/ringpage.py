@@ -42,6 +42,7 @@ class RingPage:
         self.backlog = bytearray()
         self.queued_events: set[bytes] = set()
         self.open = True
+        self.lost = 0  # watch events
         self.barrier = threading.Lock()
         self.words[xs.SERVER_FEATURES] = xs.XENSTORE_SERVER_FEATURE_ERROR
         self.words[xs.CONNECTION] = xs.XENSTORE_CONNECTED
@@ -54,7 +55,9 @@ class RingPage:
         if not self.open or packed in self.queued_events:
             return
         if len(self.backlog) > BACKLOG_LIMIT or len(packed) > xs.HEADER.size + xs.XENSTORE_PAYLOAD_MAX:
-            log.warning("xenstore: domain %d does not fetch its watch events, one is lost", self.domid)
+            if not self.lost:
+                log.warning("xenstore: domain %d loses watch events: too many, or too long", self.domid)
+            self.lost += 1
             return
         self.backlog += packed
         self.queued_events.add(packed)
