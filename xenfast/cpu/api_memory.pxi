@@ -102,28 +102,18 @@ cdef class Memory:
 
         ``shared`` is for Xen's own pages that a guest may map but never turn into page tables: shared info, grant table.
         """
-        cdef u64 i, first, count = n
+        cdef u64 count = n
         cdef u32 dom = domid
+        cdef int rc
         cdef u8 flags = FRAME_SHARED if shared else 0
+        cdef bint run = contiguous
         mfns = numpy.empty(n, dtype=numpy.uint64)
         cdef u64[::1] out = mfns
-        spin_lock(&self.m.lock)
-        try:
-            if count > self.m.free_pages:
-                raise MemoryError(f"{n} frames wanted, {self.m.free_pages} are free")
-            if contiguous and count:
-                first = mem_alloc_run(&self.m, count)
-                if first == MFN_NONE:
-                    raise MemoryError(f"there are no {n} adjacent free frames")
-                for i in range(count):
-                    out[i] = first + i
-                    frame_take(&self.m, first + i, dom, flags)
-            else:
-                for i in range(count):
-                    out[i] = mem_alloc_one(&self.m)
-                    frame_take(&self.m, out[i], dom, flags)
-        finally:
-            spin_unlock(&self.m.lock)
+        with nogil:
+            rc = mem_alloc(&self.m, dom, count, &out[0] if count else NULL, run, flags)
+        if rc:
+            what = f"{n} adjacent frames" if contiguous else f"{n} frames"
+            raise MemoryError(f"{what} wanted, {self.m.free_pages} are free")
         return mfns
 
     def free(self, mfns):

@@ -2,6 +2,7 @@
 
 cdef extern from *:
     """
+    #include <stdint.h>
     #include <time.h>
     #include <sched.h>
     #include <sys/mman.h>
@@ -9,6 +10,7 @@ cdef extern from *:
     #define xf_unlikely(x) __builtin_expect(!!(x), 0)
     #define xf_fetch_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
     #define xf_fetch_and(p, v) __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
+    #define xf_add_fetch64(p, v) __atomic_add_fetch((uint64_t *)(p), (v), __ATOMIC_SEQ_CST)
     #define xf_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define xf_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     static inline int xf_cas8(void *p, unsigned long long o, unsigned long long n) {
@@ -33,6 +35,7 @@ cdef extern from *:
     bint unlikely "xf_unlikely"(bint) noexcept nogil
     u32 fetch_or "xf_fetch_or"(u32*, u32) noexcept nogil
     u32 fetch_and "xf_fetch_and"(u32*, u32) noexcept nogil
+    u64 add_fetch64 "xf_add_fetch64"(u64*, u64) noexcept nogil
     u32 load_acquire "xf_load"(u32*) noexcept nogil
     void store_release "xf_store"(u32*, u32) noexcept nogil
     bint cas8 "xf_cas8"(void*, u64, u64) noexcept nogil

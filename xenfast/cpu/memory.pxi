@@ -49,6 +49,7 @@ cdef int mem_create(Mem* m, u64 frames) noexcept nogil:
     for i in range(frames):
         m.frames[i].owner = DOMID_INVALID
     m.free_pages = frames
+    m.cursor = 1                     # frame 0 comes last: a CR3 of 0 means none
     m.flush_clock = 1
     return 0
 
@@ -77,6 +78,7 @@ cdef int mem_add_vcpu(Mem* m, Cpu* c) noexcept nogil:
         m.vcpus = grown              # large enough at once that running vcpus never see it move
         m.vcpu_slots = i + 1024
     m.vcpus[i] = c
+    m.vcpu_top = max(m.vcpu_top, i + 1)
     c.code_bit = <u32>1 << (i & 31)
     spin_unlock(&m.lock)
     return 0
@@ -123,7 +125,7 @@ cdef u64 mem_alloc_run(Mem* m, u64 n) noexcept nogil:
     cdef u64 i, have = 0
     if n == 0 or n > m.free_pages:
         return MFN_NONE
-    for i in range(m.max_page):
+    for i in range(0 if n == m.max_page else 1, m.max_page):
         have = have + 1 if m.frames[i].owner == DOMID_INVALID else 0
         if have == n:
             return i + 1 - n
@@ -136,12 +138,33 @@ cdef u64 mem_alloc_one(Mem* m) noexcept nogil:
         return MFN_NONE
     for i in range(m.max_page):
         if m.cursor >= m.max_page:
-            m.cursor = 0
+            m.cursor = 1
+            if m.max_page == 1:
+                break
         if m.frames[m.cursor].owner == DOMID_INVALID:
             m.cursor += 1
             return m.cursor - 1
         m.cursor += 1
-    return MFN_NONE
+    return 0 if m.frames[0].owner == DOMID_INVALID else MFN_NONE
+
+
+cdef int mem_alloc(Mem* m, u32 domid, u64 n, u64* out, bint run, u8 flags) noexcept nogil:
+    """Give n frames to a domain; takes the lock itself.  -1: there are not so many, or no n adjacent ones."""
+    cdef u64 i, first = 0, stamp = 0
+    spin_lock(&m.lock)
+    if run and n:
+        first = mem_alloc_run(m, n)
+    if n > m.free_pages or first == MFN_NONE:
+        spin_unlock(&m.lock)
+        return -1
+    for i in range(n):
+        out[i] = first + i if run else mem_alloc_one(m)
+        stamp = max(stamp, m.frames[out[i]].stamp)
+        frame_take(m, out[i], domid, flags)
+    if stamp:
+        flush_all_stale(m, stamp)
+    spin_unlock(&m.lock)
+    return 0
 
 
 # --- references (call with m.lock held) ------------------------------------------------------------------------------

@@ -89,6 +89,14 @@ cdef void tlb_flush(Cpu* c) noexcept nogil:
     c.stat[STAT_TLB_FLUSHES] += 1
     tlb_clear(c.tlbs[0])
     tlb_clear(c.tlbs[1])
+    c.flush_time[0] = c.flush_time[1] = add_fetch64(&c.mem.flush_clock, 1)
+    jc_flush(c)
+
+cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
+    """One of the two TLBs: a PV guest has loaded the CR3 of one mode."""
+    c.stat[STAT_TLB_FLUSHES] += 1
+    tlb_clear(c.tlbs[index])
+    c.flush_time[index] = add_fetch64(&c.mem.flush_clock, 1)
     jc_flush(c)
 
 cdef void tlb_flush_page(Cpu* c, u64 lin) noexcept nogil:

@@ -301,6 +301,7 @@ cdef struct Mem:
     u64 free_pages       # frames without an owner
     u64 cursor           # where the next allocation starts to look
     u64 flush_clock      # counts TLB flushes; a vcpu notes it in Cpu.flush_time when it flushes
+    u32 vcpu_top         # slots in use are below this
     Cpu** vcpus          # every vcpu on this memory, of any domain; NULL for a free slot
     u32 vcpu_slots
     u32 lock             # spin lock for frame types and counts (pv_mmu)
@@ -323,32 +324,37 @@ cdef struct PvState:     # what Xen keeps for a PV vcpu (struct pv_vcpu)
     u64 syscall_callback
     u64 syscall32_callback
     u64 sysenter_callback
-    u64 nmi_callback
-    u32 callback_flags   # bit per CALLBACKTYPE: CALLBACKF_mask_events
-    u16 syscall32_cs
-    u16 sysenter_cs
+    u32 callback_masks   # bit per CALLBACKTYPE: the callback starts with upcalls masked
     u64 kernel_ss
     u64 kernel_sp
     u64 cr3_kernel       # machine address of the L4 in kernel mode
     u64 cr3_user         # machine address of the L4 in user mode (0: none)
-    u64 gs_base_kernel   # GS base of the mode that is not running is kept here (swapped by SWAPGS and iret)
-    u64 gs_base_user
-    u64 gdt_frames[16]
+    u64 gdt_frames[14]   # NO_FRAME: none
     u32 gdt_ents
     u32 ldt_ents
     u64 ldt_base
-    u8 kernel_mode       # TF_kernel_mode
-    u8 vm_assist         # bit per VMASST_TYPE (u8 is enough: types 0..5)
-    u8 iopl
+    u8 kernel_mode       # TF_kernel_mode; the GS base of the other mode is in Cpu.kernel_gs_base
+    u32 iopl             # virtual IOPL, as in EFLAGS bits 12-13
     u8* vcpu_info        # host address of struct vcpu_info (in shared info or registered): upcall pending 0, mask 1
-    u8* shared_info      # host address of struct shared_info
-    u64 ctrlreg4
-    u64 dr[8]
-    u64 multicall_list   # multicall in progress: next entry (guest linear address), entries left, saved registers
-    u64 multicall_left
+    u64 ctrlreg4         # CR4 as the guest sees it
     u32 domid
     u32 vcpu_id
-    void* domain         # struct PvDomain of pv_mmu
+    PvDom* domain
+    u64 again[6]         # arguments a preempted hypercall continues with
+    u64 again_rip        # where it does so
+    u64 multicall_entry  # multicall in progress: guest address of the entry being done, entries left with it (0: none)
+    u64 multicall_left
+    u64 counts[64]       # hypercalls made, by number
+
+cdef enum:
+    PV_MAX_VCPUS = 128
+
+cdef struct PvDom:       # what Xen keeps for a PV domain
+    Mem* mem
+    u32 domid
+    u32 version          # answer of xen_version(XENVER_version)
+    u64 vm_assist        # bit per VMASST_TYPE
+    Cpu* vcpus[128]      # by vcpu_id; NULL for none
 
 cdef struct Clock:
     u32 is_virtual       # 0: host CLOCK_MONOTONIC, 1: instructions retired + skipped idle time
@@ -421,7 +427,7 @@ cdef struct Cpu:
     u32 host_mxcsr       # the host's own, put back when run() returns
     # Memory and time
     Mem* mem
-    u64 flush_time       # Mem.flush_clock at the last complete TLB flush
+    u64 flush_time[2]    # Mem.flush_clock at the last flush of each TLB
     PhysMap* physmap     # NULL for PV
     Clock* clock
     u64 timer_deadline   # ns of the clock at which REQ_EVENT work is due; ~0 for none
