@@ -1,0 +1,230 @@
+"""A domain's devices and nodes in xenstore: what the toolstack writes so that guest and domain 0 find each other.
+
+Paths are those of docs/misc/xenstore-paths.pandoc, values those libxl writes.  Disks are served by dom0/blkback.py,
+the console by dom0/consoled.py; this module only introduces them to each other.  Networks and other devices are left
+out until they have back ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xenfast.abi.io.xenbus import XenbusState
+from xenfast.dom0.block import Image, open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xenfast.libxl.build import Built
+    from xenfast.libxl.config import DomainConfig
+    from xenfast.libxl.disk import DiskSpec
+    from xenfast.xen.domain import Domain
+    from xenfast.xen.hypervisor import Hypervisor
+    from xenfast.xenstore.xenstored import XenStored
+
+CONSOLE_LIMIT = 1 << 20
+
+# Nodes of a domain that it may only read, and those it owns (libxl__domain_make)
+READ_ONLY_NODES = ("cpu", "memory", "device", "control")
+OWN_NODES = (
+    "control/shutdown",
+    "control/feature-poweroff",
+    "control/feature-reboot",
+    "control/feature-suspend",
+    "device/suspend/event-channel",
+    "data",
+    "drivers",
+    "feature",
+    "attr",
+    "error",
+)
+
+
+def domain_path(domid: int) -> str:
+    return f"/local/domain/{domid}"
+
+
+class Attached:
+    """What domain 0 holds for one domain."""
+
+    def __init__(self, images: dict[str, Image]) -> None:
+        self.images = images
+        self.disks: dict[str, Any] = {}     # vdev -> its back end
+        self.console: Any = None
+
+
+class Devices:
+    """The devices of all domains of a host."""
+
+    def __init__(self, hypervisor: Hypervisor, store: XenStored) -> None:
+        self.hypervisor, self.store = hypervisor, store
+        self.client = store.client("toolstack")
+        self.attached: dict[int, Attached] = {}
+        self._domain0()
+
+    # --- disks before there is a domain: a missing image is found before anything is built ---------------------------
+    def open_images(self, disks: list[DiskSpec]) -> dict[str, Image]:
+        images: dict[str, Image] = {}
+        try:
+            for spec in disks:
+                images[spec.vdev] = open_image(spec.target, spec.format, spec.readonly)
+        except BaseException:
+            self.close_images(images)
+            raise
+        return images
+
+    @staticmethod
+    def close_images(images: dict[str, Image]) -> None:
+        for image in images.values():
+            image.close()
+
+    # --- a domain ----------------------------------------------------------------------------------------------------
+    def attach(
+        self,
+        domain: Domain,
+        config: DomainConfig,
+        built: Built,
+        images: dict[str, Image],
+        output: Callable[[bytes], Any],
+    ) -> None:
+        """Write the domain's nodes, start its back ends, and introduce it to the store."""
+        from xenfast.dom0.blkback import Blkback
+        from xenfast.dom0.consoled import ConsoleBackend
+
+        held = self.attached[domain.domid] = Attached(images)
+        self._domain_nodes(domain.domid, config)
+        self._ring_nodes(domain.domid, built)
+        self.store.introduce(domain, built.store_mfn, built.store_port)
+        held.console = ConsoleBackend(self.hypervisor, domain, built.console_mfn, built.console_port, output)
+        for spec in config.disks:
+            self._disk_nodes(domain.domid, spec)
+            backend = Blkback(self.hypervisor, self.store, domain, spec.number, images[spec.vdev])
+            backend.start()
+            held.disks[spec.vdev] = backend
+
+    def detach(self, domain: Domain) -> None:
+        """Take everything away again; harmless for a domain that has nothing."""
+        held = self.attached.pop(domain.domid, None)
+        if held is None:
+            return
+        for backend in held.disks.values():
+            backend.close()
+        if held.console is not None:
+            held.console.close()
+        self.close_images(held.images)
+        self.client.rm(domain_path(domain.domid))
+
+    def drain(self, domain: Domain) -> None:
+        """Take what is left in the console ring of a domain that has ended."""
+        held = self.attached.get(domain.domid)
+        if held is not None and held.console is not None:
+            held.console.drain()
+
+    def console_send(self, domain: Domain, data: bytes) -> None:
+        held = self.attached.get(domain.domid)
+        if held is not None and held.console is not None:
+            held.console.send(data)
+
+    def disk_stats(self, domain: Domain) -> dict[str, dict[str, int]]:
+        held = self.attached.get(domain.domid)
+        return {vdev: backend.stats() for vdev, backend in held.disks.items()} if held is not None else {}
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+    def _write(self, nodes: dict[str, Any], perms: list[str]) -> None:
+        for path, value in nodes.items():
+            self.client.write(path, str(value))
+            self.client.set_perms(path, perms)
+
+    def _domain0(self) -> None:
+        self._write({"/local/domain/0/name": "Domain-0", "/local/domain/0/domid": 0}, ["n0"])
+
+    def _domain_nodes(self, domid: int, config: DomainConfig) -> None:
+        home, vm = domain_path(domid), f"/vm/{config.uuid}"
+        read_only, own = ["n0", f"r{domid}"], [f"n{domid}"]
+        self._write({home: "", vm: ""}, read_only)
+        self._write({f"{vm}/name": config.name, f"{vm}/uuid": config.uuid}, read_only)
+        self._write({f"{home}/{name}": "" for name in READ_ONLY_NODES}, read_only)
+        self._write({f"{home}/{name}": "" for name in OWN_NODES}, own)
+        memory = config.memory << 10
+        self._write(
+            {
+                f"{home}/vm": vm,
+                f"{home}/name": config.name,
+                f"{home}/domid": domid,
+                f"{home}/memory/static-max": config.maxmem << 10,
+                f"{home}/memory/target": memory,
+                f"{home}/memory/videoram": 0,
+            },
+            read_only,
+        )
+        for i in range(config.maxvcpus):
+            path = f"{home}/cpu/{i}"
+            self._write({path: "", f"{path}/availability": "online" if i < config.vcpus else "offline"}, read_only)
+
+    def _ring_nodes(self, domid: int, built: Built) -> None:
+        """The store's and the console's ring: what start_info says, for those who look here."""
+        home, read_only = domain_path(domid), ["n0", f"r{domid}"]
+        backend = f"/local/domain/0/backend/console/{domid}/0"
+        self._write(
+            {
+                f"{home}/store": "",
+                f"{home}/store/ring-ref": built.store_mfn,
+                f"{home}/store/port": built.store_port,
+                f"{home}/console": "",
+                f"{home}/console/backend": backend,
+                f"{home}/console/backend-id": 0,
+                f"{home}/console/limit": CONSOLE_LIMIT,
+                f"{home}/console/type": "xenconsoled",
+                f"{home}/console/output": "pty",
+                f"{home}/console/ring-ref": built.console_mfn,
+                f"{home}/console/port": built.console_port,
+            },
+            read_only,
+        )
+        self._write(
+            {
+                backend: "",
+                f"{backend}/frontend": f"{home}/console",
+                f"{backend}/frontend-id": domid,
+                f"{backend}/online": 1,
+                f"{backend}/state": int(XenbusState.Initialising),
+                f"{backend}/protocol": "vt100",
+            },
+            read_only,
+        )
+
+    def _disk_nodes(self, domid: int, spec: DiskSpec) -> None:
+        """The two directories of a virtual disk (libxl's device_disk_add)."""
+        front = f"{domain_path(domid)}/device/vbd/{spec.number}"
+        back = f"/local/domain/0/backend/vbd/{domid}/{spec.number}"
+        kind = "cdrom" if spec.cdrom else "disk"
+        self._write({f"{domain_path(domid)}/device/vbd": ""}, ["n0", f"r{domid}"])
+        self._write(
+            {
+                back: "",
+                f"{back}/frontend": front,
+                f"{back}/frontend-id": domid,
+                f"{back}/params": spec.target,
+                f"{back}/online": 1,
+                f"{back}/removable": int(spec.cdrom),
+                f"{back}/bootable": 1,
+                f"{back}/state": int(XenbusState.Initialising),
+                f"{back}/dev": spec.vdev,
+                f"{back}/type": "phy",
+                f"{back}/mode": spec.mode,
+                f"{back}/device-type": kind,
+                f"{back}/discard-enable": int(spec.discard),
+            },
+            ["n0", f"r{domid}"],
+        )
+        self._write(
+            {
+                front: "",
+                f"{front}/backend": back,
+                f"{front}/backend-id": 0,
+                f"{front}/virtual-device": spec.number,
+                f"{front}/device-type": kind,
+                f"{front}/state": int(XenbusState.Initialising),
+            },
+            [f"n{domid}", "r0"],
+        )
