@@ -43,13 +43,13 @@ $(VENV)/bin/python:
 
 $(VENV)/.deps: $(VENV)/bin/python pyproject.toml
 	@echo "installing numpy and Cython into $(VENV)"
-	@$(PY) -m pip install -q --disable-pip-version-check "setuptools>=65" wheel "cython>=3.1" numpy
+	@$(PY) -m pip install -qq --disable-pip-version-check "setuptools>=65" wheel "cython>=3.1" numpy
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.deps $(CORE_SOURCES)
 	@scripts/apt-need gcc
 	@echo "building the core (about a minute)"
-	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 $(VENV)/.test-deps: $(VENV)/.deps pyproject.toml

@@ -6,4 +6,4 @@ import tomllib
 
 with open("pyproject.toml", "rb") as file:
     requirements = tomllib.load(file)["project"]["optional-dependencies"][sys.argv[1]]
-sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements]))
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *requirements]))
