@@ -158,6 +158,42 @@ cdef class Memory:
         if not ok:
             raise ValueError(f"frame {mfn:#x} has no reference to drop")
 
+    def get_page_type(self, mfn, int type):
+        """One more use of a frame as PGT_writable_page (or another type); False when it is in use as something else."""
+        cdef u64 number = self.check(mfn)
+        cdef int rc
+        with nogil:
+            mem_lock(&self.m, NULL)
+            rc = get_page_type(&self.m, NULL, number, type)
+            mem_unlock(&self.m)
+        return rc == 0
+
+    def put_page_type(self, mfn):
+        """End a use given by get_page_type()."""
+        cdef u64 number = self.check(mfn)
+        cdef bint ok
+        with nogil:
+            mem_lock(&self.m, NULL)
+            ok = self.m.frames[number].type_count > 0
+            if ok:
+                put_page_type(&self.m, number)
+            mem_unlock(&self.m)
+        if not ok:
+            raise ValueError(f"frame {mfn:#x} has no use to end")
+
+    def free_domain(self, u32 domid):
+        """A domain is gone and its vcpus are released: undo all its pinning, and give up all its frames."""
+        cdef u64 i
+        with nogil:
+            for i in range(self.m.max_page):
+                if self.m.frames[i].owner == domid and self.m.frames[i].flags & FRAME_PINNED:
+                    unpin_table(&self.m, NULL, i, domid)
+            spin_lock(&self.m.lock)
+            for i in range(self.m.max_page):
+                if self.m.frames[i].owner == domid and self.m.frames[i].flags & FRAME_ALLOCATED:
+                    mem_free_frame(&self.m, i)
+            spin_unlock(&self.m.lock)
+
     def owner(self, mfn):
         """The domid that owns the frame, or None when it is free."""
         owner = self.m.frames[self.check(mfn)].owner
