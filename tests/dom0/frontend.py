@@ -5,7 +5,6 @@
 
 import struct
 
-from tests.fakes import FakeMemory
 from xenfast.abi.io import blkif
 from xenfast.abi.io import ring as ring_abi
 from xenfast.abi.io.blkif import ABI_X86_64
@@ -22,8 +21,8 @@ NUMBER = 51712  # xvda
 class Machine:
     """A host with one guest; ``disk`` makes an image file a device of it, as the toolstack does."""
 
-    def __init__(self, frames: int = 1024) -> None:
-        self.hypervisor = Hypervisor(1, memory=FakeMemory(frames))
+    def __init__(self, mebibytes: int = 8) -> None:
+        self.hypervisor = Hypervisor(mebibytes)
         self.store = XenStored(self.hypervisor)
         self.client = self.store.client("tests")
         self.guest = self.hypervisor.create_domain("guest", vcpus=0)
