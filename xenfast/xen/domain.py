@@ -13,7 +13,9 @@ from xenfast.abi import sched as abi
 from xenfast.errors import XenfastError
 from xenfast.xen.evtchn import EventChannels, PythonPorts
 from xenfast.xen.evtchn_2l import TwoLevelPorts
+from xenfast.xen.eventloop import Timer
 from xenfast.xen.gnttab import GrantTable
+from xenfast.xen.gnttab_map import Mapping, release_all
 from xenfast.xen.time import write_wall_clock
 from xenfast.xen.vcpu import Vcpu
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("xenfast")
 
 MAX_VCPUS = 128
+LOG_KINDS = 256         # different warnings a domain may cause
 
 
 class Domain:
@@ -48,17 +51,31 @@ class Domain:
         self.pollers = 0                        # vcpus in SCHEDOP_poll
         self.pause_count = 0
         self.created_ns = hypervisor.clock.now()
-        memory = hypervisor.memory
-        self.shared_info_mfn = int(memory.alloc(domid, 1, shared=True)[0])
-        self.shared_info: memoryview = memory.view(self.shared_info_mfn)
+        self.watchdogs: dict[int, Timer] = {}
+        self.maptrack: dict[int, Mapping] = {}  # grants it has mapped, by handle
+        self._last_handle = -1
+        self.held_pages: list[int] = []         # frames Xen writes to: referenced and typed writable until the end
+        self.xen_pages: set[int] = set()        # frames of Xen's that the domain may map but not give away
+        self._logged: set[Any] = set()
+        self.shared_info_mfn = self.alloc_xen_page()
+        self.shared_info: memoryview = hypervisor.memory.view(self.shared_info_mfn)
         write_wall_clock(self.shared_info, hypervisor.clock)
         self.evtchn = EventChannels(self, max_evtchns if vcpus else PythonPorts.max_ports)
         self.gnttab = GrantTable(self, max_grant_frames if vcpus else 1 << 16)
         self.vcpus = [Vcpu(self, i) for i in range(vcpus)]
-        self.evtchn.abi = TwoLevelPorts(self) if vcpus else PythonPorts(self)
+        self.evtchn.abi = self.first_port_abi()
 
     def __repr__(self) -> str:
         return f"<Domain {self.domid} {self.name!r}>"
+
+    def first_port_abi(self) -> TwoLevelPorts | PythonPorts:
+        return TwoLevelPorts(self) if self.vcpus else PythonPorts(self)
+
+    def log_once(self, key: Any, text: str, *values: Any) -> None:
+        """A warning about something the guest did, the first time it does it."""
+        if key not in self._logged and len(self._logged) < LOG_KINDS:
+            self._logged.add(key)
+            log.warning("domain %d: " + text, self.domid, *values)
 
     # --- memory ------------------------------------------------------------------------------------------------------
     def alloc_pages(self, n: int, contiguous: bool = False) -> Any:
@@ -70,18 +87,39 @@ class Domain:
             self.tot_pages += n
             return mfns
 
+    def alloc_xen_page(self) -> int:
+        """A page of Xen's that it shares with the domain (shared info, grant table); not part of its reservation."""
+        mfn = int(self.hypervisor.memory.alloc(self.domid, 1, shared=True)[0])
+        self.xen_pages.add(mfn)
+        return mfn
+
+    def owns(self, mfn: int) -> bool:
+        memory = self.hypervisor.memory
+        return mfn < memory.frames and memory.owner(mfn) == self.domid
+
+    def next_handle(self) -> int:
+        """A number for a new entry of maptrack."""
+        self._last_handle = (self._last_handle + 1) & 0x7FFFFFFF
+        while self._last_handle in self.maptrack:
+            self._last_handle = (self._last_handle + 1) & 0x7FFFFFFF
+        return self._last_handle
+
     # --- events ------------------------------------------------------------------------------------------------------
     def check_pollers(self, port: int) -> None:
         """A port was raised: wake the vcpus that wait for it in SCHEDOP_poll (evtchn_check_pollers)."""
         if self.pollers:
             for vcpu in self.vcpus:
-                if vcpu.polling is not None and (port in vcpu.polling or not vcpu.polling):
-                    vcpu.end_poll()
+                if vcpu.polling is not None and port in vcpu.polling:
+                    vcpu.wake()
 
     # --- the end -----------------------------------------------------------------------------------------------------
     @property
     def is_running(self) -> bool:
         return self.is_alive and self.shutdown_code is None
+
+    @property
+    def may_run(self) -> bool:
+        return self.is_alive and self.shutdown_code is None and not self.pause_count
 
     def shutdown(self, code: int) -> None:
         """All vcpus stop for good; SHUTDOWN_* says why.  Only the first call counts."""
@@ -89,21 +127,26 @@ class Domain:
             if self.shutdown_code is not None:
                 return
             self.shutdown_code = code
+        for watchdog in self.watchdogs.values():
+            watchdog.cancel()
         for vcpu in self.vcpus:
             vcpu.stop()
         self.hypervisor.console.forget(self.domid)
         for callback in list(self.on_shutdown):
             self.hypervisor.loop.call_soon(callback, self, code)
 
-    def crash(self, reason: str) -> None:
-        """domain_crash(): the guest left no way to go on.  Its registers are recorded and printed; the host goes on."""
+    def crash(self, reason: str, vcpu: "Vcpu | None" = None) -> None:
+        """domain_crash(): the guest left no way to go on.  Its registers are recorded and printed; the host goes on.
+
+        ``vcpu`` is the one that did it, if the caller is its thread; otherwise those that are not running just now are shown.
+        """
         if self.shutdown_code is not None:
             return
-        self.crash_reason = reason
         lines = [f"Domain {self.domid} ({self.name}) crashed: {reason}"]
-        for vcpu in self.vcpus:
-            if vcpu.online:
-                lines += vcpu.dump()
+        for each in self.vcpus:
+            if each is vcpu or (each.online and not each.in_guest and vcpu is None):
+                lines += each.dump()
+        self.crash_reason = reason
         self.crash_dump = "\n".join(lines)
         self.hypervisor.console.printk(self.crash_dump)
         self.shutdown(abi.SHUTDOWN_crash)
@@ -129,7 +172,11 @@ class Domain:
         with self.hypervisor.lock:
             self.is_alive = False
             self.evtchn.close_all()
+            release_all(self)
             for vcpu in self.vcpus:
                 vcpu.destroy()
+            for mfn in self.held_pages:
+                self.hypervisor.memory.put_page_type(mfn)
+                self.hypervisor.memory.put_page(mfn)
             self.hypervisor.memory.free_domain(self.domid)
             self.hypervisor.domains.pop(self.domid, None)

@@ -11,6 +11,7 @@ import heapq
 import logging
 import os
 import selectors
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,18 +26,14 @@ log = logging.getLogger("xenfast")
 class Timer:
     """A call to come; cancel() prevents it."""
 
-    __slots__ = ("args", "callback", "deadline", "number")
+    __slots__ = ("args", "callback")
 
-    def __init__(self, deadline: int, number: int, callback: Callable[..., Any], args: tuple) -> None:
-        self.deadline, self.number = deadline, number
+    def __init__(self, callback: Callable[..., Any], args: tuple) -> None:
         self.callback: Callable[..., Any] | None = callback
         self.args = args
 
     def cancel(self) -> None:
         self.callback = None
-
-    def __lt__(self, other: "Timer") -> bool:
-        return (self.deadline, self.number) < (other.deadline, other.number)
 
 
 class EventLoop:
@@ -46,7 +43,8 @@ class EventLoop:
         self.clock = clock
         self.failures = 0               # callbacks that raised
         self._ready: deque[tuple[Callable[..., Any], tuple]] = deque()
-        self._timers: list[Timer] = []
+        self._timers: list[tuple[int, int, Timer]] = []     # a heap of (deadline, number, timer)
+        self._timer_lock = threading.Lock()
         self._count = 0
         self._waiting = False
         self._selector: selectors.BaseSelector | None = None
@@ -67,9 +65,10 @@ class EventLoop:
 
     def call_at(self, deadline: int, callback: Callable[..., Any], *args: Any) -> Timer:
         """Call when the machine's clock reaches ``deadline`` ns."""
-        self._count += 1
-        timer = Timer(deadline, self._count, callback, args)
-        heapq.heappush(self._timers, timer)
+        timer = Timer(callback, args)
+        with self._timer_lock:
+            self._count += 1
+            heapq.heappush(self._timers, (deadline, self._count, timer))
         if self._waiting:
             self.wake()
         return timer
@@ -106,9 +105,12 @@ class EventLoop:
 
     def next_deadline(self) -> int | None:
         """When the next timer is due, in ns of the machine's clock."""
-        while self._timers and self._timers[0].callback is None:
-            heapq.heappop(self._timers)
-        return self._timers[0].deadline if self._timers else None
+        if not self._timers:
+            return None
+        with self._timer_lock:
+            while self._timers and self._timers[0][2].callback is None:
+                heapq.heappop(self._timers)
+            return self._timers[0][0] if self._timers else None
 
     def poll(self, seconds: float | None) -> None:
         """Wait at most so long for a wake(), a timer (of a real clock) or a readable file; queue the calls of readable files."""
@@ -162,10 +164,11 @@ class EventLoop:
         if not self._timers:
             return
         now = self.clock.now()
-        while self._timers and self._timers[0].deadline <= now:
-            timer = heapq.heappop(self._timers)
-            if timer.callback is not None:
-                self._ready.append((timer.callback, timer.args))
+        with self._timer_lock:
+            while self._timers and self._timers[0][0] <= now:
+                timer = heapq.heappop(self._timers)[2]
+                if timer.callback is not None:
+                    self._ready.append((timer.callback, timer.args))
 
     def _call(self, callback: Callable[..., Any], args: tuple) -> None:
         try:

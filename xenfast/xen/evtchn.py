@@ -245,8 +245,13 @@ class EventChannels:
                 raise XenError(errno.EINVAL, f"priority {priority}")
             channel.priority = priority
 
+    def reset(self) -> None:
+        """EVTCHNOP_reset: nothing is open any more, and the ABI is that of a new domain."""
+        with self.lock:
+            self.close_all()
+            self.abi = self.domain.first_port_abi()
+
     def close_all(self) -> None:
-        """EVTCHNOP_reset, and the end of a domain."""
         with self.lock:
             for port in range(1, len(self.channels)):
                 if self.channels[port] is not None:

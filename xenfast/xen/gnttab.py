@@ -85,7 +85,7 @@ class GrantTable:
         return len(self.frames) * self.per_frame
 
     def _page(self) -> tuple[int, Any]:
-        mfn = int(self.memory.alloc(self.domain.domid, 1, shared=True)[0])
+        mfn = self.domain.alloc_xen_page()
         return mfn, SharedWords(self.memory.view(mfn))
 
     def grow(self, nr_frames: int) -> None:
@@ -138,6 +138,22 @@ class GrantTable:
             words.store32(index * 4 + 2, mfn & 0xFFFFFFFF)
             words.store32(index * 4 + 3, mfn >> 32)
             words.store32(index * 4, flags | domid << 16)
+
+    def swap(self, a: int, b: int) -> None:
+        """GNTTABOP_swap_grant_ref: the two entries change places."""
+        for ref in (a, b):
+            if not ref < self.nr_entries:
+                raise fail(abi.GNTST_bad_gntref, f"grant reference {ref}")
+            if ref in self.active:
+                raise fail(abi.GNTST_eagain, f"grant {ref} is in use")
+        size = 4096 // self.per_frame
+        places = []
+        for ref in (a, b):
+            frame, index = divmod(ref, self.per_frame)
+            places.append(self.memory.view(self.frames[frame])[index * size:(index + 1) * size])
+        first = bytes(places[0])
+        places[0][:] = places[1]
+        places[1][:] = first
 
     def seed(self, ref: int, mfn: int, to_domid: int) -> None:
         """Write a reserved entry (GNTTAB_RESERVED_CONSOLE, _XENSTORE) for the domain builder."""

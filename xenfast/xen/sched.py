@@ -1,14 +1,35 @@
-"""Which vcpu runs when.  First version: drives domain 0's event loop only."""
+"""What runs when: vcpus, domain 0's event loop, and time.
+
+Two schedulers with one interface.  In **real time** every vcpu has a thread of the host, and the thread that called run() is domain 0's.
+In **virtual time** there is that one thread only: vcpus take turns by number, a quantum of instructions each, as on a machine with one
+processor; domain 0 handles its events at the very exit that caused them; when every vcpu waits, the clock skips to what is due next.
+Nothing there depends on the host's time, threads or hash order, so a run repeats to the bit.
+
+No vcpu runs while nobody is in run(): a caller may look at the machine, and change it, between two calls.
+"""
 
 import enum
+import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from xenfast.xen.time import NEVER
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
     from xenfast.xen.hypervisor import Hypervisor
     from xenfast.xen.vcpu import Vcpu
+
+log = logging.getLogger("xenfast")
+
+REAL_SLICE = 20_000_000         # instructions a vcpu's thread runs before it looks around; the core itself watches the timer
+TICK_SLICE = 500_000            # the same while the guest uses the periodic timer
+VIRTUAL_QUANTUM = 100_000       # instructions (ns) a vcpu runs before the next one's turn
+HOST_CHECK = 64                 # quanta between two looks at the host's clock and files in virtual time
+
+Until = Callable[[], Any] | None
 
 
 class StopReason(enum.StrEnum):
@@ -16,40 +37,259 @@ class StopReason(enum.StrEnum):
 
     UNTIL = "until"         # what was waited for has happened
     TIMEOUT = "timeout"
-    ENDED = "ended"         # no domain with vcpus is left that could run
-    IDLE = "idle"           # nothing can ever happen any more (virtual time)
+    ENDED = "ended"         # there were domains with vcpus, and none of them will ever run again
+    IDLE = "idle"           # nothing can happen any more: everybody waits for somebody else (virtual time)
 
 
 class Scheduler:
+    """What both have in common."""
+
     def __init__(self, hypervisor: "Hypervisor") -> None:
         self.hypervisor = hypervisor
+        self.lock = hypervisor.lock
+        self.loop = hypervisor.loop
+        self.clock = hypervisor.clock
+
+    def add(self, vcpu: "Vcpu") -> None:
+        """A vcpu has come up."""
 
     def wake(self, vcpu: "Vcpu") -> None:
-        pass
+        """A vcpu may be runnable, or must stop."""
 
     def quiesce(self, domain: "Domain") -> None:
-        pass
+        """Return when no vcpu of a domain that has ended runs any more."""
 
     def close(self) -> None:
-        pass
+        """No more vcpus."""
 
-    def run(self, until: Callable[[], Any] | None, timeout: float | None) -> StopReason:
-        loop = self.hypervisor.loop
+    def run(self, until: Until, timeout: float | None) -> StopReason:
+        raise NotImplementedError
+
+    @property
+    def ended(self) -> bool:
+        """There are domains with vcpus, and all of them have shut down."""
+        guests = [domain for domain in self.hypervisor.domains.values() if domain.vcpus]
+        return bool(guests) and not any(domain.is_running for domain in guests)
+
+    @property
+    def has_guests(self) -> bool:
+        return any(domain.vcpus for domain in self.hypervisor.domains.values())
+
+
+class RealTimeScheduler(Scheduler):
+    """A host thread per vcpu; it runs while somebody is in run() and the vcpu is runnable, and otherwise waits."""
+
+    def __init__(self, hypervisor: "Hypervisor") -> None:
+        super().__init__(hypervisor)
+        self.going = False              # somebody is in run()
+        self.closing = False
+        self.stopped = threading.Condition(self.lock)       # a vcpu has left the guest
+        self.conditions: dict[Vcpu, threading.Condition] = {}
+        self.threads: dict[Vcpu, threading.Thread] = {}
+
+    # --- the threads of the vcpus ----------------------------------------------------------------------------------------
+    def add(self, vcpu: "Vcpu") -> None:
+        if vcpu in self.threads or self.closing:
+            return
+        self.conditions[vcpu] = threading.Condition(self.lock)
+        thread = threading.Thread(target=self._vcpu_thread, args=(vcpu,), name=f"d{vcpu.domain.domid}v{vcpu.vcpu_id}", daemon=True)
+        self.threads[vcpu] = thread
+        thread.start()
+
+    def wake(self, vcpu: "Vcpu") -> None:
+        condition = self.conditions.get(vcpu)
+        if condition is not None:
+            with self.lock:
+                condition.notify()
+
+    def _vcpu_thread(self, vcpu: "Vcpu") -> None:
+        try:
+            while self._wait_runnable(vcpu):
+                try:
+                    vcpu.run_slice(REAL_SLICE if vcpu.next_tick == NEVER else TICK_SLICE)
+                finally:
+                    with self.lock:
+                        vcpu.in_guest = False
+                        if not self.going or not vcpu.domain.is_running:
+                            self.stopped.notify_all()
+        except Exception:
+            log.exception("%r: its thread failed: a bug of the hypervisor", vcpu)
+            vcpu.domain.crash("the hypervisor failed", vcpu)
+
+    def _wait_runnable(self, vcpu: "Vcpu") -> bool:
+        """Wait until the vcpu may run; False when its domain is no more."""
+        condition = self.conditions[vcpu]
+        with self.lock:
+            while True:
+                if self.closing or not vcpu.domain.is_alive:
+                    return False
+                if not self.going:
+                    condition.wait()
+                elif vcpu.runnable:
+                    vcpu.in_guest = True
+                    return True
+                elif vcpu.blocked and vcpu.domain.may_run:
+                    deadline, now = vcpu.deadline(), self.clock.now()
+                    if deadline <= now:
+                        vcpu.fire_timers(now)
+                    else:
+                        condition.wait(None if deadline == NEVER else min((deadline - now) / 1e9, 3600.0))
+                else:
+                    condition.wait()
+
+    def quiesce(self, domain: "Domain") -> None:
+        with self.lock:
+            if threading.current_thread() not in self.threads.values():
+                self.stopped.wait_for(lambda: not any(vcpu.in_guest for vcpu in domain.vcpus))
+            for vcpu in domain.vcpus:
+                self.wake(vcpu)
+
+    def close(self) -> None:
+        with self.lock:
+            self.closing = True
+            for vcpu in self.threads:
+                vcpu.stop()
+        for thread in self.threads.values():
+            thread.join()
+        self.threads.clear()
+        self.conditions.clear()
+
+    # --- the driver ------------------------------------------------------------------------------------------------------
+    def run(self, until: Until, timeout: float | None) -> StopReason:
         end = None if timeout is None else time.monotonic() + timeout
+        self._start()
+        try:
+            return self._drive(until, end)
+        finally:
+            self._stop()
+
+    def _start(self) -> None:
+        with self.lock:
+            self.going = True
+            for condition in self.conditions.values():
+                condition.notify()
+
+    def _stop(self) -> None:
+        """Every vcpu leaves the guest before run() returns."""
+        with self.lock:
+            self.going = False
+            for vcpu in self.threads:
+                if vcpu.in_guest and vcpu.core is not None:
+                    vcpu.stop()
+            self.stopped.wait_for(lambda: not any(vcpu.in_guest for vcpu in self.threads))
+
+    def _drive(self, until: Until, end: float | None) -> StopReason:
+        loop = self.loop
         while True:
             loop.run_ready()
             if until is not None and until():
                 return StopReason.UNTIL
-            if end is not None and time.monotonic() >= end:
+            if self.ended:
+                # What the last exits have queued is still handled.
+                if not loop.run_ready():
+                    return StopReason.ENDED
+                continue
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
                 return StopReason.TIMEOUT
-            deadline = loop.next_deadline()
-            if deadline is None and not loop.has_readers and end is None:
+            if left is None and not self.has_guests and loop.next_deadline() is None and not loop.has_readers:
                 return StopReason.IDLE
-            if self.hypervisor.clock.is_virtual and deadline is not None:
-                self.hypervisor.clock.advance_to(deadline)      # type: ignore[attr-defined]
-            else:
-                loop.poll(None if end is None else max(0, end - time.monotonic()))
+            loop.poll(left)
+
+
+class VirtualTimeScheduler(Scheduler):
+    """One thread; vcpus take turns by domain and number."""
+
+    def __init__(self, hypervisor: "Hypervisor") -> None:
+        super().__init__(hypervisor)
+        self._last: tuple[int, int] = (-1, -1)      # (domid, vcpu) that ran last
+        self._current: Vcpu | None = None
+
+    def _vcpus(self) -> list["Vcpu"]:
+        domains = self.hypervisor.domains
+        return [vcpu for domid in sorted(domains) for vcpu in domains[domid].vcpus]
+
+    def _next(self, vcpus: list["Vcpu"]) -> "Vcpu | None":
+        """The runnable vcpu after the one that ran last."""
+        runnable = [vcpu for vcpu in vcpus if vcpu.runnable]
+        for vcpu in runnable:
+            if (vcpu.domain.domid, vcpu.vcpu_id) > self._last:
+                return vcpu
+        return runnable[0] if runnable else None
+
+    def run(self, until: Until, timeout: float | None) -> StopReason:
+        end = None if timeout is None else time.monotonic() + timeout
+        quanta = 0
+        self.loop.run_ready()
+        while True:
+            if until is not None and until():
+                return StopReason.UNTIL
+            if self.ended:
+                if not self.loop.run_ready():
+                    return StopReason.ENDED
+                continue
+            quanta += 1
+            if quanta % HOST_CHECK == 0:
+                if end is not None and time.monotonic() >= end:
+                    return StopReason.TIMEOUT
+                self.loop.poll(0)
+            vcpus = self._vcpus()
+            self._fire(vcpus)
+            vcpu = self._next(vcpus)
+            if vcpu is not None:
+                self._quantum(vcpu, vcpus, until)
+            elif not self._skip_idle(vcpus, end):
+                return StopReason.TIMEOUT if end is not None and time.monotonic() >= end else StopReason.IDLE
+
+    def _fire(self, vcpus: list["Vcpu"]) -> None:
+        """Timers of waiting vcpus, and domain 0's, that are due now."""
+        now = self.clock.now()
+        for vcpu in vcpus:
+            if vcpu.blocked and vcpu.domain.may_run and vcpu.deadline() <= now:
+                vcpu.fire_timers(now)
+        self.loop.run_ready()
+
+    def _due(self, vcpus: list["Vcpu"]) -> int:
+        """When the next timer of a waiting vcpu or of domain 0 is due."""
+        due = min((vcpu.deadline() for vcpu in vcpus if vcpu.blocked and vcpu.domain.may_run), default=NEVER)
+        timer = self.loop.next_deadline()
+        return due if timer is None else min(due, timer)
+
+    def _quantum(self, vcpu: "Vcpu", vcpus: list["Vcpu"], until: Until) -> None:
+        """Let a vcpu run for its quantum, or until it waits, somebody's timer is due, or what is waited for has happened."""
+        clock, loop = self.clock, self.loop
+        if self._current is not vcpu:
+            if self._current is not None:
+                self._current.preempted()
+            self._current = vcpu
+            self._last = vcpu.domain.domid, vcpu.vcpu_id
+        stop = clock.now() + VIRTUAL_QUANTUM
+        vcpu.yielded = False
+        due = min(self._due(vcpus), vcpu.next_tick)
+        while True:
+            left = min(stop, due) - clock.now()
+            if left <= 0 or not vcpu.runnable or vcpu.yielded:
+                break
+            vcpu.run_slice(left)
+            if loop.run_ready():
+                if until is not None and until():
+                    break
+                timer = loop.next_deadline()
+                if timer is not None:
+                    due = min(due, timer)
+
+    def _skip_idle(self, vcpus: list["Vcpu"], end: float | None) -> bool:
+        """Nobody can run: let time pass until something is due.  False: nothing ever is."""
+        due = self._due(vcpus)
+        if due != NEVER:
+            self.clock.advance_to(due)          # type: ignore[attr-defined]
+            return True
+        if self.loop.has_readers:
+            self.loop.poll(None if end is None else max(0.0, end - time.monotonic()))
+            self.loop.run_ready()
+            return end is None or time.monotonic() < end
+        return False
 
 
 def make_scheduler(hypervisor: "Hypervisor") -> Scheduler:
-    return Scheduler(hypervisor)
+    return (VirtualTimeScheduler if hypervisor.clock.is_virtual else RealTimeScheduler)(hypervisor)

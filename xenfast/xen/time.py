@@ -9,9 +9,16 @@ Virtual time is instructions retired plus idle time skipped: it starts at 0 in e
 
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from xenfast.abi import xen
+
+try:
+    from xenfast import _core           # type: ignore
+    _core.MachineClock                  # noqa: B018
+except (ImportError, AttributeError):
+    from xenfast.xen import _nocore as _core    # type: ignore
 
 NEVER = (1 << 64) - 1
 TSC_KHZ = 1_000_000
@@ -23,16 +30,14 @@ _U32 = struct.Struct("<I")
 
 
 class Clock:
-    """Nanoseconds since the machine was made."""
+    """Nanoseconds since the machine was made, in real time.  ``core`` is the same clock as the vcpus see it."""
 
     is_virtual = False
 
     def __init__(self) -> None:
-        self._start = time.monotonic_ns()
+        self.core = _core.MachineClock(self.is_virtual)
+        self.now: Callable[[], int] = self.core.now
         self.wall_at_zero = time.time_ns()      # ns since 1970 at time 0
-
-    def now(self) -> int:
-        return time.monotonic_ns() - self._start
 
 
 class VirtualClock(Clock):
@@ -41,15 +46,14 @@ class VirtualClock(Clock):
     is_virtual = True
 
     def __init__(self, wall_at_zero: int = VIRTUAL_EPOCH_NS) -> None:
-        self._now = 0
+        super().__init__()
         self.wall_at_zero = wall_at_zero
 
-    def now(self) -> int:
-        return self._now
-
     def advance_to(self, now: int) -> None:
-        """The end of a slice, or of idle time."""
-        self._now = max(self._now, now)
+        """The end of idle time (vcpus advance the clock themselves as they run)."""
+        ahead = now - self.now()
+        if ahead > 0:
+            self.core.skip(ahead)
 
 
 def write_versioned(view: memoryview, offset: int, body: bytes) -> None:
@@ -68,6 +72,11 @@ def time_info_body() -> bytes:
 
 def write_time_info(view: memoryview, offset: int) -> None:
     write_versioned(view, offset, time_info_body())
+
+
+def time_info() -> bytes:
+    """A whole struct vcpu_time_info."""
+    return _U32.pack(2) + time_info_body()
 
 
 def write_wall_clock(view: memoryview, clock: Any) -> None:

@@ -1,0 +1,1 @@
+"""What Xen says to HVM guests, after xen/include/public/hvm."""
