@@ -71,6 +71,7 @@ include "cpu/pv_hypercalls.pxi"  # the hypercalls of the core
 include "cpu/lz4.pxi"           # LZ4 blocks, for kernels
 include "cpu/zstd.pxi"          # Zstandard frames, for kernels
 include "cpu/api_memory.pxi"    # Python classes: Memory
+include "cpu/atomics.pxi"       # SharedWords: words a guest changes at the same time
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
 include "cpu/api_pv.pxi"        # PvDomain, PvVcpu
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes import FakeMemory
+from xenfast._core import Memory
 from xenfast.abi import event_channel as abi
 from xenfast.abi import xen
 from xenfast.errors import XenError
@@ -12,7 +12,7 @@ from xenfast.xen.time import VirtualClock
 
 @pytest.fixture
 def hv():
-    return Hypervisor(1, clock=VirtualClock(), memory=FakeMemory(64))
+    return Hypervisor(1, clock=VirtualClock(), memory=Memory(64))
 
 
 @pytest.fixture

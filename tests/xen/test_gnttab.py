@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes import FakeMemory
+from xenfast._core import Memory
 from xenfast.abi import grant_table as abi
 from xenfast.errors import XenError
 from xenfast.xen.hypervisor import Hypervisor
@@ -10,7 +10,7 @@ from xenfast.xen.hypervisor import Hypervisor
 
 @pytest.fixture
 def hv():
-    return Hypervisor(1, memory=FakeMemory(64))
+    return Hypervisor(1, memory=Memory(64))
 
 
 @pytest.fixture

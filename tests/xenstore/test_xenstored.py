@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.fakes import FakeMemory
+from xenfast._core import Memory
 from tests.xenstore.guest import Guest
 from xenfast.abi.io import xs_wire as xs
 from xenfast.abi.io.xs_wire import XsdSockmsgType as T
@@ -17,7 +17,7 @@ HOME = "/local/domain/1"
 
 @pytest.fixture
 def hypervisor():
-    return Hypervisor(1, memory=FakeMemory(64))
+    return Hypervisor(1, memory=Memory(64))
 
 
 @pytest.fixture

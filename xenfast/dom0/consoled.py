@@ -29,7 +29,7 @@ class ConsoleBackend:
         self.output = self.input = 0  # bytes so far
         self.barrier = threading.Lock()
         self.lock = threading.RLock()
-        self.held = HeldPage(hypervisor.memory, mfn, domain.domid)
+        self.held = HeldPage(domain, mfn)
         self.page = self.held.view
         self.words = self.held.words(abi.INDEX_OFFSET, abi.INDEX_COUNT)
         self.evtchn = hypervisor.domain(0).evtchn

@@ -4,18 +4,24 @@ Follows xen/common/domain.c.  A domain ends by ``shutdown(code)``, by ``crash(re
 by ``destroy()``, which also gives its memory back.
 """
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy
+
+from xenfast import _core
 from xenfast.abi import sched as abi
 from xenfast.errors import XenfastError
+from xenfast.xen import version
 from xenfast.xen.evtchn import EventChannels, PythonPorts
 from xenfast.xen.evtchn_2l import TwoLevelPorts
 from xenfast.xen.eventloop import Timer
 from xenfast.xen.gnttab import GrantTable
 from xenfast.xen.gnttab_map import Mapping, release_all
+from xenfast.xen.hypercall import name_of
 from xenfast.xen.time import write_wall_clock
 from xenfast.xen.vcpu import Vcpu
 
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("xenfast")
 
 MAX_VCPUS = 128
+PGT_WRITABLE = 7        # cpu/state.pxd: Frame.type, Frame.flags
+FRAME_ALLOCATED = 4
 LOG_KINDS = 256         # different warnings a domain may cause
 
 
@@ -44,9 +52,11 @@ class Domain:
         self.crash_reason: str | None = None
         self.crash_dump: str | None = None
         self.on_shutdown: list[Callable[[Domain, int], Any]] = []
-        self.hypercalls: Counter[str] = Counter()
+        self.core = _core.PvDomain(hypervisor.memory, domid)
+        self.core.version = version.MAJOR << 16 | version.MINOR
+        self._counted: Counter[str] = Counter()     # hypercalls of vcpus that are gone
+        self._retired = 0                           # their instructions
         self.e820: list[tuple[int, int, int]] = []
-        self.vm_assist = 0
         self.max_pfn = 0
         self.pollers = 0                        # vcpus in SCHEDOP_poll
         self.pause_count = 0
@@ -67,6 +77,38 @@ class Domain:
 
     def __repr__(self) -> str:
         return f"<Domain {self.domid} {self.name!r}>"
+
+    @property
+    def vm_assist(self) -> int:
+        """Bit per VMASST_TYPE."""
+        return self.core.vm_assist
+
+    @property
+    def hypercalls(self) -> Counter[str]:
+        """How often each hypercall was made, by name."""
+        counts = Counter(self._counted)
+        for vcpu in self.vcpus:
+            if vcpu.core is not None:
+                counts.update(hypercall_counts(vcpu.core))
+        return counts
+
+    @property
+    def instructions(self) -> int:
+        """Instructions retired by all its vcpus."""
+        return self._retired + sum(vcpu.core.instructions for vcpu in self.vcpus if vcpu.core is not None)
+
+    def count(self, core: Any) -> None:
+        """A vcpu is about to go: keep what it has counted."""
+        self._counted.update(hypercall_counts(core))
+        self._retired += core.instructions
+
+    def start_pv(self, l4_mfn: int, context: bytes) -> None:
+        """The builder has written page tables and everything else: validate and pin them, and start vcpu 0."""
+        rc = self.core.pin_l4(l4_mfn)
+        if rc:
+            raise XenfastError(f"the page tables of domain {self.domid} are not valid ({errno.errorcode.get(-rc, rc)})")
+        self.vcpus[0].set_context(context)
+        self.vcpus[0].bring_up()
 
     def first_port_abi(self) -> TwoLevelPorts | PythonPorts:
         return TwoLevelPorts(self) if self.vcpus else PythonPorts(self)
@@ -96,6 +138,13 @@ class Domain:
     def owns(self, mfn: int) -> bool:
         memory = self.hypervisor.memory
         return mfn < memory.frames and memory.owner(mfn) == self.domid
+
+    def get_writable_page(self, mfn: int) -> bool:
+        """get_page_and_type(PGT_writable_page): a reference to a frame of the domain, which cannot become a page table meanwhile."""
+        return self.core.get_page_and_type(mfn, PGT_WRITABLE) == 0
+
+    def put_writable_page(self, mfn: int) -> None:
+        self.core.put_page_and_type(mfn)
 
     def next_handle(self) -> int:
         """A number for a new entry of maptrack."""
@@ -132,6 +181,7 @@ class Domain:
         for vcpu in self.vcpus:
             vcpu.stop()
         self.hypervisor.console.forget(self.domid)
+        self.hypervisor.loop.wake()
         for callback in list(self.on_shutdown):
             self.hypervisor.loop.call_soon(callback, self, code)
 
@@ -176,7 +226,13 @@ class Domain:
             for vcpu in self.vcpus:
                 vcpu.destroy()
             for mfn in self.held_pages:
-                self.hypervisor.memory.put_page_type(mfn)
-                self.hypervisor.memory.put_page(mfn)
-            self.hypervisor.memory.free_domain(self.domid)
+                self.put_writable_page(mfn)
+            self.core.release_page_tables()
+            frames = self.hypervisor.memory.frame_table
+            mine = (frames["owner"] == self.domid) & (frames["flags"] & FRAME_ALLOCATED != 0)
+            self.hypervisor.memory.free(numpy.nonzero(mine)[0])
             self.hypervisor.domains.pop(self.domid, None)
+
+
+def hypercall_counts(core: Any) -> Counter[str]:
+    return Counter({name_of(nr): count for nr, count in core.hypercall_counts().items()})

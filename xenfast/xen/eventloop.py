@@ -140,6 +140,10 @@ class EventLoop:
             except BlockingIOError:         # full: it wakes up anyway
                 pass
 
+    def open(self) -> None:
+        """From now on wake() ends a poll(), also one that is about to begin."""
+        self._get_selector()
+
     def close(self) -> None:
         if self._selector is not None:
             self._selector.close()

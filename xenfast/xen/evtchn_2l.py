@@ -6,7 +6,7 @@ Specified in xen/include/public/xen.h ("event channels"); follows xen/common/eve
 from typing import TYPE_CHECKING
 
 from xenfast.abi import xen
-from xenfast.xen.atomics import SharedWords
+from xenfast._core import SharedWords
 from xenfast.xen.evtchn import Channel
 
 if TYPE_CHECKING:

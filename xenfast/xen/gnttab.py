@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from xenfast.abi import grant_table as abi
 from xenfast.errors import XenError
-from xenfast.xen.atomics import SharedWords
+from xenfast._core import SharedWords
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
 
-PGT_WRITABLE = 7        # Frame.type of cpu/state.pxd
 RETRIES = 5             # as often as Xen tries while the guest keeps changing the entry
 
 
@@ -225,8 +224,7 @@ class GrantTable:
                 self.memory.put_page(active.mfn)
             else:
                 active.writers -= 1
-                self.memory.put_page_type(active.mfn)
-                self.memory.put_page(active.mfn)
+                self.domain.put_writable_page(active.mfn)
             last = not active.readers and not active.writers
             if last:
                 del self.active[ref]
@@ -234,12 +232,9 @@ class GrantTable:
                 self._clear_status(ref, reading=last, writing=not readonly and not active.writers)
 
     def _get_frame(self, mfn: int, readonly: bool) -> None:
-        memory, domid = self.memory, self.domain.domid
-        if not memory.get_page(mfn, domid):
-            raise fail(abi.GNTST_general_error, f"frame {mfn:#x} is not domain {domid}'s to grant")
-        if not readonly and not memory.get_page_type(mfn, PGT_WRITABLE):
-            memory.put_page(mfn)
-            raise fail(abi.GNTST_general_error, f"frame {mfn:#x} of domain {domid} may not be written")
+        domain = self.domain
+        if not (self.memory.get_page(mfn, domain.domid) if readonly else domain.get_writable_page(mfn)):
+            raise fail(abi.GNTST_general_error, f"frame {mfn:#x} is not domain {domain.domid}'s to grant{'' if readonly else ' for writing'}")
 
     def _check(self, ref: int, head: int, domid: int, readonly: bool) -> None:
         if head & abi.GTF_type_mask != abi.GTF_permit_access or head >> 16 != domid:

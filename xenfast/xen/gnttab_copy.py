@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xenfast.abi import grant_table as abi
 from xenfast.abi import xen
 from xenfast.errors import XenError
-from xenfast.xen.gnttab import PGT_WRITABLE, GrantTable, fail
+from xenfast.xen.gnttab import GrantTable, fail
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -49,7 +49,7 @@ class _Side:
     """One end of a copy, held while it lasts."""
 
     def __init__(self, domain: "Domain", domid: int, frame: int, is_ref: bool, readonly: bool) -> None:
-        self.memory, self.readonly = domain.hypervisor.memory, readonly
+        self.domain, self.memory, self.readonly = domain, domain.hypervisor.memory, readonly
         self.table: GrantTable | None = None
         if is_ref:
             owner = domain if domid == xen.DOMID_SELF else domain.hypervisor.domains.get(domid)
@@ -60,16 +60,14 @@ class _Side:
             self.table = owner.gnttab
             return
         self.mfn = frame
-        if not self.memory.get_page(frame, domain.domid):
-            raise fail(abi.GNTST_bad_page, f"frame {frame:#x} is not the domain's")
-        if not readonly and not self.memory.get_page_type(frame, PGT_WRITABLE):
-            self.memory.put_page(frame)
-            raise fail(abi.GNTST_bad_page, f"frame {frame:#x} may not be written")
+        if not (self.memory.get_page(frame, domain.domid) if readonly else domain.get_writable_page(frame)):
+            raise fail(abi.GNTST_bad_page, f"frame {frame:#x} is not the domain's{'' if readonly else ', or not plain memory'}")
 
     def release(self) -> None:
         if self.table is not None:
             self.table.release(self.ref, self.readonly)
             return
-        if not self.readonly:
-            self.memory.put_page_type(self.mfn)
-        self.memory.put_page(self.mfn)
+        if self.readonly:
+            self.memory.put_page(self.mfn)
+        else:
+            self.domain.put_writable_page(self.mfn)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 MAX_HANDLES = 1 << 15       # max_maptrack_frames (1024 frames of 8-byte entries) and then some
 BAD_HANDLE = 0xFFFFFFFF
 
-PTE_FLAGS = 0x61            # present, accessed, dirty
-PTE_RW, PTE_USER = 2, 4
-
 
 class Mapping:
     """struct grant_mapping: what a handle stands for."""
@@ -57,12 +54,9 @@ def map_one(domain: "Domain", vcpu: "Vcpu", op: Any) -> tuple[int, int, int]:
 
 
 def _enter(vcpu: "Vcpu", op: Any, mfn: int) -> bool:
-    flags = PTE_FLAGS
-    if not op.flags & abi.GNTMAP_readonly:
-        flags |= PTE_RW
-    if op.flags & abi.GNTMAP_application_map:
-        flags |= PTE_USER
-    return vcpu.core.grant_map(op.host_addr, bool(op.flags & abi.GNTMAP_contains_pte), mfn, flags) == 0
+    return vcpu.core.grant_map(
+        op.host_addr, mfn, readonly=bool(op.flags & abi.GNTMAP_readonly), contains_pte=bool(op.flags & abi.GNTMAP_contains_pte),
+        user=bool(op.flags & abi.GNTMAP_application_map)) == 0
 
 
 def unmap_one(domain: "Domain", vcpu: "Vcpu", op: Any) -> tuple[int]:
@@ -86,7 +80,7 @@ def _unmap(domain: "Domain", vcpu: "Vcpu", handle: int, host_addr: int, dev_bus_
         mapping.flags &= ~abi.GNTMAP_device_map
     if host_addr and mapping.flags & abi.GNTMAP_host_map:
         contains_pte = bool(mapping.flags & abi.GNTMAP_contains_pte)
-        if vcpu.core.grant_unmap(host_addr, contains_pte, mapping.mfn, new_addr) != 0:
+        if vcpu.core.grant_unmap(host_addr, mapping.mfn, contains_pte, new_addr) != 0:
             return abi.GNTST_general_error
         mapping.flags &= ~abi.GNTMAP_host_map
     if not mapping.flags & (abi.GNTMAP_host_map | abi.GNTMAP_device_map):

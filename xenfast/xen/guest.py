@@ -5,19 +5,15 @@ GuestFault becomes -EFAULT (xen/hypercall.py).
 
 from typing import TYPE_CHECKING, Any
 
+from xenfast._core import GuestFault
 from xenfast.abi.layout import Layout
 
 if TYPE_CHECKING:
     from xenfast.xen.vcpu import Vcpu
 
-try:
-    from xenfast._core import GuestFault  # type: ignore
-except ImportError:
-    class GuestFault(Exception):        # type: ignore[no-redef]
-        """A guest address could not be read or written."""
+__all__ = ["GuestFault", "read_struct", "read_u64", "write_field", "write_u32", "write_u64"]
 
 U64 = (1 << 64) - 1
-_CHUNK = 512            # 64-bit numbers a page holds
 
 
 def read_struct(vcpu: "Vcpu", layout: Layout, address: int) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xenfast.abi import xen as abi
 from xenfast.errors import XenError
-from xenfast.xen import console_op, evtchn_op, gnttab_op, hvm_op, memory, misc_op, physdev, sched_op, vcpu_op, version
+from xenfast.xen import console_op, evtchn_op, gnttab_op, hvm_op, memory, nmi_op, physdev, sched_op, vcpu_op, version
 from xenfast.xen.guest import GuestFault
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_console_io: Call("console_io", 3, console_op.do_console_io),
     abi.__HYPERVISOR_physdev_op_compat: Call("physdev_op_compat", 1, physdev.do_physdev_op_compat),
     abi.__HYPERVISOR_grant_table_op: Call("grant_table_op", 3, gnttab_op.do_grant_table_op),
-    abi.__HYPERVISOR_vm_assist: Call("vm_assist", 2, misc_op.do_vm_assist),
     abi.__HYPERVISOR_vcpu_op: Call("vcpu_op", 3, vcpu_op.do_vcpu_op),
-    abi.__HYPERVISOR_nmi_op: Call("nmi_op", 2, misc_op.do_nmi_op),
+    abi.__HYPERVISOR_nmi_op: Call("nmi_op", 2, nmi_op.do_nmi_op),
     abi.__HYPERVISOR_sched_op: Call("sched_op", 2, sched_op.do_sched_op),
     abi.__HYPERVISOR_event_channel_op: Call("event_channel_op", 2, evtchn_op.do_event_channel_op),
     abi.__HYPERVISOR_physdev_op: Call("physdev_op", 2, physdev.do_physdev_op),
@@ -58,7 +57,8 @@ TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_kexec_op: Call("kexec_op", 2, eperm),
 }
 
-# Answered in the core; named here for the counters and the log.
+# Answered in the core, like xen_version(XENVER_version), sched_op(SCHEDOP_yield) and sched_op(SCHEDOP_block) of the table above; named
+# here for the counters.
 CORE: dict[int, str] = {
     abi.__HYPERVISOR_set_trap_table: "set_trap_table",
     abi.__HYPERVISOR_mmu_update: "mmu_update",
@@ -72,6 +72,7 @@ CORE: dict[int, str] = {
     abi.__HYPERVISOR_multicall: "multicall",
     abi.__HYPERVISOR_update_va_mapping: "update_va_mapping",
     abi.__HYPERVISOR_set_timer_op: "set_timer_op",
+    abi.__HYPERVISOR_vm_assist: "vm_assist",
     abi.__HYPERVISOR_update_va_mapping_otherdomain: "update_va_mapping_otherdomain",
     abi.__HYPERVISOR_iret: "iret",
     abi.__HYPERVISOR_set_segment_base: "set_segment_base",
@@ -98,11 +99,9 @@ def call(domain: "Domain", vcpu: "Vcpu", nr: int, args: Any) -> int:
     """The result of a hypercall as the guest gets it: a number, or -errno."""
     row = TABLE.get(nr)
     if row is None:
-        domain.hypercalls[name_of(nr)] += 1
         domain.log_once(("hypercall", nr), "unknown hypercall %d(%s)", nr, ", ".join(f"{a:#x}" for a in args))
         return -errno.ENOSYS
     name, nargs, function = row
-    domain.hypercalls[name] += 1
     try:
         with domain.hypervisor.lock:
             return function(domain, vcpu, *args[:nargs])

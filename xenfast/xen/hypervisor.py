@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from xenfast import _core
 from xenfast.errors import XenError, XenfastError
 from xenfast.xen.console import Console
 from xenfast.xen.domain import Domain
@@ -26,10 +27,7 @@ class Hypervisor:
     """
 
     def __init__(self, memory_mib: int, *, clock: Clock | None = None, memory: Any = None, seed: int = 0) -> None:
-        if memory is None:
-            from xenfast import _core  # type: ignore
-            memory = _core.Memory(memory_mib * MIB_FRAMES)
-        self.memory = memory
+        self.memory: _core.Memory = _core.Memory(memory_mib * MIB_FRAMES) if memory is None else memory
         self.clock = clock if clock is not None else Clock()
         self.seed = seed
         self.lock = threading.RLock()
@@ -63,8 +61,10 @@ class Hypervisor:
         return domain
 
     def make_core(self, vcpu: Any) -> Any:
-        """The core of a new vcpu."""
-        return None
+        """What runs the instructions of a new vcpu."""
+        core = _core.PvVcpu(self.memory, clock=self.clock.core, domain=vcpu.domain.core, vcpu_id=vcpu.vcpu_id)
+        core.exact = self.clock.is_virtual
+        return core
 
     def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> StopReason:
         """Run all domains until ``until()`` is true, ``timeout`` seconds of the host have passed, or nothing is left to run.

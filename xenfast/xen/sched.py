@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from xenfast.xen.time import NEVER
+from xenfast.xen.vcpu import EXIT_BUDGET
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -157,6 +158,7 @@ class RealTimeScheduler(Scheduler):
     # --- the driver ------------------------------------------------------------------------------------------------------
     def run(self, until: Until, timeout: float | None) -> StopReason:
         end = None if timeout is None else time.monotonic() + timeout
+        self.loop.open()
         self._start()
         try:
             return self._drive(until, end)
@@ -264,13 +266,14 @@ class VirtualTimeScheduler(Scheduler):
             self._current = vcpu
             self._last = vcpu.domain.domid, vcpu.vcpu_id
         stop = clock.now() + VIRTUAL_QUANTUM
-        vcpu.yielded = False
         due = min(self._due(vcpus), vcpu.next_tick)
         while True:
             left = min(stop, due) - clock.now()
-            if left <= 0 or not vcpu.runnable or vcpu.yielded:
+            if left <= 0 or not vcpu.runnable:
                 break
-            vcpu.run_slice(left)
+            reason = vcpu.run_slice(left)
+            if reason == EXIT_BUDGET:           # used up, or SCHEDOP_yield
+                break
             if loop.run_ready():
                 if until is not None and until():
                     break

@@ -37,7 +37,7 @@ def do_sched_op_compat(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int) -> in
 
 
 def _yield(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
-    vcpu.yielded = True
+    """In a multicall or by sched_op_compat; otherwise the core answers it."""
     return 0
 
 

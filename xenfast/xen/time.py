@@ -12,13 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from xenfast import _core
 from xenfast.abi import xen
-
-try:
-    from xenfast import _core           # type: ignore
-    _core.MachineClock                  # noqa: B018
-except (ImportError, AttributeError):
-    from xenfast.xen import _nocore as _core    # type: ignore
 
 NEVER = (1 << 64) - 1
 TSC_KHZ = 1_000_000

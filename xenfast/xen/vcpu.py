@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from xenfast.abi import vcpu as abi
 from xenfast.abi import xen
 from xenfast.xen import hypercall
-from xenfast.xen.atomics import SharedWords
+from xenfast._core import SharedWords
+from xenfast.xen.context import set_info_guest
 from xenfast.xen.guest import GuestFault
 from xenfast.xen.time import NEVER, time_info, write_time_info
 
@@ -41,7 +42,6 @@ class Vcpu:
         self.initialised = False
         self.online = False             # VCPUOP_up (_VPF_down is clear)
         self.blocked = False            # in SCHEDOP_block or SCHEDOP_poll
-        self.yielded = False            # SCHEDOP_yield: virtual time gives the others their turn
         self.in_guest = False           # its thread is inside run_slice()
         self.polling: frozenset[int] | None = None      # ports of SCHEDOP_poll; empty: any
         self.poll_deadline = NEVER
@@ -55,6 +55,8 @@ class Vcpu:
         self.info_mfn: int | None = None    # frame of a registered vcpu_info
         self.core: Any = domain.hypervisor.make_core(self)
         self._place_info(self._default_info())
+        if self.vcpu_id < xen.XEN_LEGACY_MAX_VCPUS:
+            self.core.set_vcpu_info(domain.shared_info_mfn, vcpu_id * xen.VCPU_INFO_SIZE)
 
     def __repr__(self) -> str:
         return f"<Vcpu {self.domain.domid}v{self.vcpu_id}>"
@@ -84,8 +86,7 @@ class Vcpu:
         view[:] = self.info_view
         self.info_mfn = mfn
         self._place_info(view)
-        if self.core is not None:
-            self.core.set_vcpu_info(mfn, offset)
+        self.core.set_vcpu_info(mfn, offset)
         sel = xen.vcpu_info.offset["evtchn_pending_sel"]
         view[sel:sel + 8] = b"\xff" * 8
         self.mark_events_pending()
@@ -152,9 +153,10 @@ class Vcpu:
 
     # --- up and down ---------------------------------------------------------------------------------------------------
     def set_context(self, context: bytes) -> None:
-        """arch_set_info_guest(): the state of struct vcpu_guest_context, checked by the core (XenError)."""
-        self.core.set_context(context)
+        """Load a struct vcpu_guest_context; XenError when it is not valid."""
+        set_info_guest(self, context)
         self.initialised = True
+        self.set_period(self.period)
 
     def bring_up(self) -> None:
         with self.hypervisor.lock:
@@ -172,8 +174,12 @@ class Vcpu:
                 self.stop()
 
     def destroy(self) -> None:
+        """The domain is dying: give back page tables and GDT."""
         self.online = False
-        self.core = None
+        core, self.core = self.core, None
+        if core is not None:
+            self.domain.count(core)
+            core.release()
 
     # --- time --------------------------------------------------------------------------------------------------------
     def deadline(self) -> int:
@@ -244,8 +250,8 @@ class Vcpu:
             self.set_runstate(abi.RUNSTATE_runnable)
 
     # --- running -----------------------------------------------------------------------------------------------------
-    def run_slice(self, budget: int) -> None:
-        """Run the guest until it needs something, and see to that."""
+    def run_slice(self, budget: int) -> int:
+        """Run the guest until it needs something, see to that, and return what it was."""
         if self.next_tick != NEVER:
             with self.hypervisor.lock:
                 self.tick(self.hypervisor.clock.now())
@@ -263,11 +269,12 @@ class Vcpu:
                 self.fire_timers(self.hypervisor.clock.now())
         elif reason not in (EXIT_BUDGET, EXIT_STOP):
             self._odd_exit(reason)
+        return reason
 
     def _odd_exit(self, reason: int) -> None:
         core = self.core
         if reason == EXIT_CRASH:
-            self.domain.crash(f"the guest left Xen no way to go on (code {core.exit_code:#x})", self)
+            self.domain.crash(core.crash_text(), self)
         else:
             self.domain.crash(f"unexpected exit {reason} of the core", self)
 

@@ -10,7 +10,6 @@ from xenfast.abi import sched
 from xenfast.abi import vcpu as abi
 from xenfast.abi import xen
 from xenfast.errors import XenError
-from xenfast.xen.gnttab import PGT_WRITABLE
 from xenfast.xen.guest import read_struct, read_u64
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ def _initialise(v: "Vcpu", current: "Vcpu", arg: int) -> int:
     if v.initialised:
         raise XenError(errno.EEXIST)
     v.set_context(context)
-    v.set_period(v.period)
     return 0
 
 
@@ -119,12 +117,8 @@ def _register_vcpu_info(v: "Vcpu", current: "Vcpu", arg: int) -> int:
 
 def get_writable_page(domain: "Domain", mfn: int) -> None:
     """get_page_and_type(PGT_writable_page) for as long as the domain lives: the guest cannot make it a page table any more."""
-    memory = domain.hypervisor.memory
-    if not memory.get_page(mfn, domain.domid):
-        raise XenError(errno.EINVAL, f"frame {mfn:#x} is not the domain's")
-    if not memory.get_page_type(mfn, PGT_WRITABLE):
-        memory.put_page(mfn)
-        raise XenError(errno.EINVAL, f"frame {mfn:#x} is not writable")
+    if not domain.get_writable_page(mfn):
+        raise XenError(errno.EINVAL, f"frame {mfn:#x} is not the domain's, or not plain memory")
     domain.held_pages.append(mfn)
 
 

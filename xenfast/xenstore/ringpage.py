@@ -32,7 +32,7 @@ class RingPage:
         self.evtchn = store.hypervisor.domain(0).evtchn
         self.port = self.evtchn.bind_interdomain(domain.domid, port)
         try:
-            self.held = HeldPage(store.hypervisor.memory, mfn, domain.domid)
+            self.held = HeldPage(domain, mfn)
         except XenError:
             self.evtchn.close(self.port)
             raise
