@@ -34,10 +34,8 @@ class Machine:
     def disk(self, path, readonly: bool = False, number: int = NUMBER, **nodes) -> Blkback:
         back = f"/local/domain/0/backend/vbd/{self.guest.domid}/{number}"
         front = f"/local/domain/{self.guest.domid}/device/vbd/{number}"
-        for name, value in {"frontend": front, "online": 1, "state": 1, **nodes}.items():
-            self.client.write(f"{back}/{name}", value)
-        for name, value in {"backend": back, "state": 1, "virtual-device": number}.items():
-            self.client.write(f"{front}/{name}", value)
+        self.client.write_tree(back, {"frontend": front, "online": 1, "state": 1, **nodes})
+        self.client.write_tree(front, {"backend": back, "state": 1, "virtual-device": number})
         backend = Blkback(
             self.hypervisor, self.store, self.guest, number, open_image(str(path), "raw", readonly)
         )

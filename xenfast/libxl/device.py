@@ -95,7 +95,6 @@ class Devices:
         self._domain_nodes(domain.domid, config)
         self._ring_nodes(domain.domid, built)
         self.store.introduce(domain, built.store_mfn, built.store_port)
-        domain.on_shutdown.append(lambda ended, code: self.store.domain_ended(ended.domid))
         held.console = ConsoleBackend(self.hypervisor, domain, built.console_mfn, built.console_port, output)
         for spec in config.disks:
             self._disk_nodes(domain.domid, spec)
