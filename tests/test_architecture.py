@@ -26,6 +26,7 @@ MAY_IMPORT = {
 }
 MAX_LINES = {".py": 900, ".pxi": 900, ".pyx": 900, ".pxd": 900, ".pyi": 900}
 SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in MAX_LINES)
+GENERATED = "# Written by tools/"         # in the head of a file that a test regenerates and compares
 MODULES = [path for path in SOURCES if path.suffix == ".py"]
 
 
@@ -75,8 +76,9 @@ def test_relative_imports_are_not_used(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_are_short_enough_to_read(path):
-    """No source file is longer than 900 lines."""
-    assert len(path.read_text().splitlines()) <= MAX_LINES[path.suffix]
+    """No source file that is written by hand is longer than 900 lines."""
+    text = path.read_text()
+    assert GENERATED in text[:500] or len(text.splitlines()) <= MAX_LINES[path.suffix]
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.read_text().strip()], ids=name_of)

@@ -11,6 +11,7 @@ _start: call    console_init
         mov     eax, [rbx + CONS_in_cons]
         cmp     eax, [rbx + CONS_in_prod]
         jne     2f
+        call    console_notify                  # there is room again
         call    yield
         jmp     1b
 2:      mov     ecx, eax

@@ -174,7 +174,4 @@ def _start_vcpu(domain: Domain, image: PvKernel, layout: PvLayout, l4_mfn: int) 
         kernel_sp=stack,
         ctrlreg=(0, 0, 0, l4_mfn << SHIFT, 0, 0, 0, 0),
     )
-    first = domain.vcpus[0]
-    first.set_context(context)
-    first.set_period(first.period)
-    first.bring_up()
+    domain.start_pv(l4_mfn, context)

@@ -16,12 +16,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xenfast.abi import sched, xen
+from xenfast.abi import sched
 from xenfast.errors import XenfastError
 from xenfast.libxl import build, config, kernel
 from xenfast.libxl.device import Devices
@@ -31,11 +30,6 @@ from xenfast.xenstore.xenstored import XenStored
 
 CLOCKS = {"real": Clock, "virtual": VirtualClock}
 ENGINES = ("interp",)
-HYPERCALL_NAMES = {
-    number: name.removeprefix("__HYPERVISOR_")
-    for name, number in vars(xen).items()
-    if name.startswith("__HYPERVISOR_") and not name.endswith("_compat")
-}
 DEFAULT_MEMORY = 2048           # MiB of a host; pages that nobody touches cost next to nothing
 
 
@@ -184,21 +178,13 @@ class Domain:
             "domain": self.name,
             "memory_mib": self.config.memory,
             "vcpus": self.config.vcpus,
-            "instructions": sum(vcpu.core.instructions for vcpu in self.xen.vcpus if vcpu.core is not None),
+            "instructions": self.xen.instructions,
             "run_seconds": round(self._wall, 6),
             "guest_seconds": round((self.host.hypervisor.clock.now() - self.xen.created_ns) / 1e9, 6),
-            "hypercalls": self._hypercalls(),
+            "hypercalls": dict(self.xen.hypercalls.most_common()),
             "disks": self.host.devices.disk_stats(self.xen),
             "console_bytes": self.console.count,
         }
-
-    def _hypercalls(self) -> dict[str, int]:
-        """Times each was made, by name: the core counts those it answers and those it passes on."""
-        counts: Counter[int] = Counter()
-        for vcpu in self.xen.vcpus:
-            if vcpu.core is not None:
-                counts.update(vcpu.core.hypercall_counts())
-        return {HYPERCALL_NAMES.get(number, f"hypercall_{number}"): count for number, count in counts.most_common()}
 
     def __enter__(self) -> Domain:
         return self

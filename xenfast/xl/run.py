@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -138,6 +139,9 @@ class Session:
             self._end("interrupted", "interrupted", 1)
         except Detached:
             self._end("interrupted", "ended by Ctrl-]", 1)
+        except OutputClosed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # what is still buffered goes nowhere
+            self._end("interrupted", "standard output was closed", 1)
 
     def _one_life(self) -> bool:
         """Create the domain and wait; True when it is to be created again."""
@@ -185,6 +189,10 @@ class Session:
 
 class Detached(BaseException):
     """Ctrl-] was pressed.  Like KeyboardInterrupt, it passes through domain 0's event loop."""
+
+
+class OutputClosed(BaseException):
+    """Nobody reads standard output any more."""
 
 
 class Terminal:
@@ -236,9 +244,11 @@ class Terminal:
                 self._reading = False
 
     def write(self, data: bytes) -> None:
-        out = sys.stdout.buffer
-        out.write(data)
-        out.flush()
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise OutputClosed from None
 
     def say(self, text: str) -> None:
         """A line of our own on standard error."""
@@ -247,8 +257,6 @@ class Terminal:
         print(text.rstrip("\n").replace("\n", end), end=end, file=sys.stderr, flush=True)
 
     def _readable(self) -> None:
-        import os
-
         assert self._domain is not None
         data = os.read(0, 1024)
         if self.raw and self.ESCAPE in data:
