@@ -5,7 +5,23 @@ import struct
 import pytest
 
 from tests.cpu.pvguest import (
-    EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, KERNEL, L1, L4, NX, RW, US, WRITABLE, A, D, P, PvGuest, audit,
+    EFAULT,
+    EINVAL,
+    ENOSYS,
+    EPERM,
+    ESRCH,
+    KERNEL,
+    L1,
+    L4,
+    NX,
+    RW,
+    US,
+    WRITABLE,
+    A,
+    D,
+    P,
+    PvGuest,
+    audit,
 )
 from xenfast._core import GuestFault
 

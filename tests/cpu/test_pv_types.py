@@ -3,7 +3,28 @@
 import pytest
 
 from tests.cpu.pvguest import (
-    ADDR, BASE, EBUSY, EINVAL, KERNEL, L1, L2, L3, L4, NX, PINNED, RW, SEG, US, VALIDATED, WRITABLE, A, D, G, P, PvGuest, audit,
+    ADDR,
+    BASE,
+    EBUSY,
+    EINVAL,
+    KERNEL,
+    L1,
+    L2,
+    L3,
+    L4,
+    NX,
+    PINNED,
+    RW,
+    SEG,
+    US,
+    VALIDATED,
+    WRITABLE,
+    A,
+    D,
+    G,
+    P,
+    PvGuest,
+    audit,
 )
 
 
@@ -106,7 +127,7 @@ def test_wrong_level(guest, type):
 
 def test_failed_validation_gives_everything_back(guest):
     """One bad entry behind many good ones: the table is refused, and no reference is left."""
-    entries = {i: guest.mfn[20] << 12 | P for i in range(100)}
+    entries = dict.fromkeys(range(100), guest.mfn[20] << 12 | P)
     entries[300] = guest.mfn[0] << 12 | P | RW
     before = guest.memory.count(guest.mfn[20])
     assert guest.make_table(21, entries, L1) == EBUSY
@@ -147,7 +168,7 @@ def test_self_map(guest):
 
 
 def test_self_map_does_not_make_tables_writable(guest):
-    """Through a self map a table appears as a page of data, which update_va_mapping and grants must not take for an L1."""
+    """Through a self map a table appears as data, which update_va_mapping and grants must not take for an L1."""
     l4 = guest.mfn[0]
     assert guest.mmu_update((l4 << 12 | 300 * 8, l4 << 12 | P))[0] == 0
     va = (0xFFFF << 48) | 300 << 39 | 300 << 30 | 300 << 21 | 300 << 12
@@ -167,7 +188,7 @@ def test_shared_table(guest):
     """A table may be named many times; it is validated once and let go with the last name."""
     l1 = guest.readonly(20)
     assert guest.mmuext(0, l1) == 0
-    assert guest.make_table(21, {i: l1 << 12 | P for i in range(512)}, L2) == 0
+    assert guest.make_table(21, dict.fromkeys(range(512), l1 << 12 | P), L2) == 0
     assert guest.memory.type(l1) == (L1, 513)
     assert guest.mmuext(4, l1) == 0
     assert guest.mmuext(4, guest.mfn[21]) == 0

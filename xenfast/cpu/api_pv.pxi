@@ -293,6 +293,15 @@ cdef class PvVcpu(Vcpu):
         if st != ST_OK:
             raise GuestFault(f"cannot write {lin:#x}")
 
+    def mmu_update_one(self, u64 ptr, u64 val):
+        """One struct mmu_update; 0 or -errno."""
+        cdef int rc
+        with nogil:
+            enter_core(self.c)
+            rc = mmu_update_one(self.c, ptr, val)
+            leave_core(self.c)
+        return rc
+
     def grant_map(self, u64 addr, u64 mfn, bint readonly=False, bint contains_pte=False, bint user=True, u64 available=0):
         """Map a granted frame of another domain at a linear address, or by the machine address of an L1 entry.  0 or -errno.
 

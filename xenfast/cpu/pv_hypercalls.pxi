@@ -39,8 +39,8 @@ cdef extern from *:
     """
     #define XF_VM_ASSIST_VALID (1ull << 0 | 1ull << 1 | 1ull << 2 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 32)
     """
-    u64 VM_ASSIST_VALID "XF_VM_ASSIST_VALID"     # 4gb_segments(_notify), writable_pagetables, pae_extended_cr3,
-                                                 # architectural_iopl, runstate_update_flag, m2p_strict
+    # 4gb_segments(_notify), writable_pagetables, pae_extended_cr3, architectural_iopl, runstate_update_flag, m2p_strict
+    u64 VM_ASSIST_VALID "XF_VM_ASSIST_VALID"
 
 cdef struct Multicall:   # struct multicall_entry
     u64 op
