@@ -75,6 +75,28 @@ def test_input_waits_until_there_is_room(machine, console):
     assert got == data
 
 
+def test_a_guest_that_reads_without_notifying_gets_all_its_input(machine, console):
+    """While input waits the daemon looks by itself, and gives up looking when nothing is read for long."""
+    deadlines = []
+    console.backend.loop.call_later = lambda delay, function, *args: deadlines.append((delay, function, args))
+    data = random.Random(4).randbytes(3000)
+    console.backend.send(data)
+    got = console.get()
+    while len(got) < len(data):
+        delay, function, args = deadlines.pop()
+        assert delay == 1_000_000 and not deadlines
+        function(*args)
+        got += console.get()
+    assert got == data
+    console.backend.send(bytes(5000))
+    delays = []
+    while deadlines:
+        delay, function, args = deadlines.pop()
+        delays.append(delay)
+        function(*args)
+    assert delays == [1_000_000 << i for i in range(10)]
+
+
 def test_the_last_words_of_a_guest_are_not_lost(console):
     """Output without a notification is found when the domain has ended."""
     console.put(b"Power down.\n")

@@ -1,7 +1,8 @@
 """The console daemon: the other end of a domain's console ring (io/console.h).
 
-Output is handed on as it comes, and input waits here until the guest has room for it.  The guest is hostile: an index
-out of bounds ends its console, with a log line.
+Output is handed on as it comes, and input waits here until the guest has room for it.  Small guests read their input
+without telling us, so while some waits we look again by ourselves, ever more rarely.  The guest is hostile: an index out
+of bounds ends its console, with a log line.
 """
 
 import logging
@@ -16,6 +17,8 @@ from xenfast.xenstore.heldpage import HeldPage
 log = logging.getLogger("xenfast")
 
 MASK32 = 0xFFFFFFFF
+FIRST_LOOK = 1_000_000  # ns until we look whether the guest has made room; doubled each time it has not
+LAST_LOOK = 1_000_000_000  # after this only an event counts: a guest that never reads must not keep the machine busy
 
 
 class ConsoleBackend:
@@ -23,6 +26,8 @@ class ConsoleBackend:
 
     def __init__(self, hypervisor: Any, domain: Any, mfn: int, port: int, received: Callable[[bytes], Any]) -> None:
         self.domid = domain.domid
+        self.loop = hypervisor.loop
+        self.look: Any = None  # the timer of the next look
         self.received = received
         self.waiting = bytearray()
         self.open = True
@@ -43,6 +48,7 @@ class ConsoleBackend:
     def on_event(self, port: int = 0) -> None:
         if self.drain() | self.feed():
             self.notify()
+        self.look_later(FIRST_LOOK)
 
     def send(self, data: bytes) -> None:
         """Type something; the guest gets it as it makes room."""
@@ -51,6 +57,18 @@ class ConsoleBackend:
             fed = self.feed()
         if fed:
             self.notify()
+        self.look_later(FIRST_LOOK)
+
+    def look_later(self, delay: int) -> None:
+        if self.waiting and self.open and self.look is None and delay <= LAST_LOOK:
+            self.look = self.loop.call_later(delay, self.look_again, delay)
+
+    def look_again(self, delay: int) -> None:
+        self.look = None
+        fed = self.feed()
+        if fed:
+            self.notify()
+        self.look_later(FIRST_LOOK if fed else 2 * delay)
 
     def notify(self) -> None:
         if self.open:
@@ -117,6 +135,8 @@ class ConsoleBackend:
         if self.port:
             self.drain()
             self.open = False
+            if self.look is not None:
+                self.look.cancel()
             try:
                 self.evtchn.close(self.port)
             except XenError as error:
