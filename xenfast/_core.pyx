@@ -18,7 +18,6 @@ include "cpu/memory.pxi"        # machine memory and the frame table
 include "cpu/mmu.pxi"           # linear -> TLB -> page walk
 include "cpu/access.pxi"        # memory and operand access, faults
 include "cpu/modes.pxi"         # what follows from CR0, EFER, CPL and the segments
-include "cpu/missing.pxi"
 include "cpu/cpuid.pxi"         # CPUID: the policy and the leaves
 include "cpu/msr.pxi"           # model-specific registers, the TSC
 include "cpu/segment.pxi"       # descriptors and segment registers
@@ -37,9 +36,11 @@ include "cpu/ops_packed_shuffle.pxi"
 include "cpu/ops_sse_move.pxi"
 include "cpu/ops_sse_float.pxi"
 include "cpu/ops_sse_convert.pxi"
+include "cpu/ops_sse4.pxi"
 include "cpu/opcodes.pxi"       # the opcode table: shape and row functions
 include "cpu/opcodes_x87.pxi"   # its rows
 include "cpu/opcodes_sse.pxi"
+include "cpu/opcodes_sse4.pxi"
 include "cpu/decode.pxi"        # bytes -> Insn
 include "cpu/ops_alu.pxi"       # what instructions do: arithmetic and logic
 include "cpu/ops_move.pxi"      # MOV and its kin

@@ -1,9 +1,9 @@
 """The oracle of the conformance tests: the same cases on the host's own processor and on the emulator.
 
-A case is one instruction with all the state it may see: 16 general registers, RFLAGS, the FXSAVE image, the upper halves of the
-YMM registers and 512 bytes of memory around ``MEM``.  ``native()`` and ``emulated()`` take an array of cases and return
-an array of results of the same shape; ``differences()`` says where they disagree.  The native half is native.c, compiled
-once a test run; tests are skipped where there is no compiler or the host is not x86-64.
+A case is one instruction with all the state it may see: 16 general registers, RFLAGS, the FXSAVE image, the upper
+halves of the YMM registers and 512 bytes of memory around ``MEM``.  ``native()`` and ``emulated()`` take an array
+of cases and return an array of results of the same shape; ``differences()`` says where they disagree.  The native
+half is native.c, compiled once a test run; tests are skipped where there is no compiler or the host is not x86-64.
 """
 
 import mmap
@@ -133,8 +133,10 @@ class Emulator:
         man = st[:, :, :8].copy().view("u8")[:, :, 0].tolist()
         vectors = np.concatenate([fx["xmm"], cases["ymmh"]], axis=2).reshape(-1, 512)
         general = cases["gpr"].copy().view("u1")
-        return list(zip(cases["mode"].tolist(), general, (cases["rflags"] & 0x244CD5 | 0x202).tolist(), fx["mxcsr"].tolist(),
-                        vectors, fx["fcw"].tolist(), fx["fsw"].tolist(), fx["ftw"].tolist(), se, man, cases["mem"], strict=True))
+        rflags = cases["rflags"] & 0x244CD5 | 0x202
+        fcw, fsw, ftw, mxcsr = (fx[name].tolist() for name in ("fcw", "fsw", "ftw", "mxcsr"))
+        return list(zip(cases["mode"].tolist(), general, rflags.tolist(), mxcsr, vectors, fcw, fsw, ftw, se, man,
+                        cases["mem"], strict=True))
 
     def step(self, rip: int, mode, general, rflags, mxcsr, vectors, fcw, fsw, ftw, se, man, mem) -> tuple:
         v = self.vcpu
@@ -153,7 +155,8 @@ class Emulator:
             vector, error, cr2 = v.exit_nr, v.exit_code, v.cr2
         elif reason != _core.ExitReason.EXIT_BUDGET:
             vector = 1000 + reason
-        return v.general(), v.rflags, (v.rip - rip) & 0xFFFFFFFFFFFFFFFF, v.mxcsr, v.vectors(), v.x87(), bytes(window), vector, error, cr2
+        ran = (v.rip - rip) & 0xFFFFFFFFFFFFFFFF
+        return v.general(), v.rflags, ran, v.mxcsr, v.vectors(), v.x87(), bytes(window), vector, error, cr2
 
     def save(self, out: np.ndarray, results: list[tuple]) -> None:
         general, rflags, rip, mxcsr, vectors, x87, mem, vector, error, cr2 = zip(*results, strict=True)
@@ -177,7 +180,8 @@ class Emulator:
             code[:, :16] = np.where(np.arange(16) < part["length"][:, None], part["code"], 0xCC)
             self.view[CODE][: code.size] = code.tobytes()
             self.memory.wrote(self.code_mfn, SLOT * SLOTS // 4096)
-            self.save(out[start : start + SLOTS], [self.step(CODE + i * SLOT, *x) for i, x in enumerate(self.load(part))])
+            results = [self.step(CODE + i * SLOT, *x) for i, x in enumerate(self.load(part))]
+            self.save(out[start : start + SLOTS], results)
         return out
 
 
@@ -193,7 +197,7 @@ def image(case: np.void, name: str) -> object:
 
 
 def differences(cases, want, got, fields, *, flags=ARITH, fsw=0xFFFF) -> list[str]:
-    """Readable lines for the cases whose results disagree in one of the fields; flags and fsw: the bits that are defined."""
+    """Readable lines for the cases whose results disagree in a field; flags and fsw: the bits that are defined."""
     flags, fsw = (np.broadcast_to(np.asarray(x, "u8"), len(cases)) for x in (flags, fsw))
     out = []
     bad = np.zeros(len(cases), bool)
@@ -206,8 +210,9 @@ def differences(cases, want, got, fields, *, flags=ARITH, fsw=0xFFFF) -> list[st
         bad |= (a != b).reshape(len(cases), -1).any(axis=1)
     for i in np.flatnonzero(bad):
         case = cases[i]
-        out.append(f"#{i} {bytes(case['code'][: case['length']]).hex(' ')} (mode {case['mode']}, mxcsr {case['fx']['mxcsr']:#x}, "
-                   f"fcw {case['fx']['fcw']:#x}, fsw {case['fx']['fsw']:#x}, ftw {case['fx']['ftw']:#x})")
+        fx, code = case["fx"], bytes(case["code"][: case["length"]]).hex(" ")
+        out.append(f"#{i} {code} (mode {case['mode']}, mxcsr {fx['mxcsr']:#x}, fcw {fx['fcw']:#x}, fsw {fx['fsw']:#x}, "
+                   f"ftw {fx['ftw']:#x})")
         for name in fields:
             a, b = image(want[i], name), image(got[i], name)
             if name in ("gpr", "xmm", "ymmh", "st", "mem"):

@@ -68,7 +68,8 @@ cdef int fp_check(Cpu* c, const void* result, int kind) noexcept nogil:
 
     An unmasked invalid, denormal or divide-by-zero precedes the operation, so that nothing is known of overflow,
     underflow and precision.
-    Unmasked underflow is raised for an exact tiny result too, where the masked one is not (4.9.1.5).
+    Unmasked underflow is raised for an exact tiny result too, where the masked one is not (4.9.1.5).  PE beside an
+    unmasked overflow or underflow is that of the masked response, which may be inexact where the unmasked one is not.
     """
     cdef u32 raised = host_fp_flags()
     cdef u32 unmasked = ~(c.mxcsr >> 7) & MXCSR_FLAGS
@@ -82,12 +83,15 @@ cdef int fp_check(Cpu* c, const void* result, int kind) noexcept nogil:
         return ST_OK
     return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT or c.is_pv else X_UD)
 
-cdef int fp_raise(Cpu* c, u32 flags) noexcept nogil:
-    """Flags worked out by ourselves: sticky, and #XM when one of them is unmasked."""
-    c.mxcsr |= flags
-    if unlikely(flags & ~(c.mxcsr >> 7)):
-        return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT or c.is_pv else X_UD)
-    return ST_OK
+cdef int fp_raise(Cpu* c, u32 raised) noexcept nogil:
+    """Flags worked out by ourselves: the same rules as in fp_check()."""
+    cdef u32 unmasked = ~(c.mxcsr >> 7) & MXCSR_FLAGS
+    if raised & unmasked & (FP_IE | FP_DE | FP_ZE):
+        raised &= FP_IE | FP_DE | FP_ZE
+    c.mxcsr |= raised
+    if likely(not raised & unmasked):
+        return ST_OK
+    return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT or c.is_pv else X_UD)
 
 cdef int LDMXCSR_Md(Cpu* c, Insn* o) noexcept nogil:
     cdef u32 v

@@ -210,9 +210,15 @@ cdef int CVTTSD2SI_Gy_Wsd(Cpu* c, Insn* o) noexcept nogil:
     return st
 
 # ---- against MMX registers -------------------------------------------------------------------------------------------
+cdef inline int read_Qpi(Cpu* c, Insn* o, u64* out) noexcept nogil:
+    """With memory no MMX register is used, so there is no transition to MMX and no pending exception to see."""
+    if o.is_mem:
+        return vec_read(c, o, 8, out, False)
+    return read_Q(c, o, out)
+
 cdef int CVTPI2PS_Vps_Qpi(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b
-    cdef int st = read_Q(c, o, &b.q[0])
+    cdef int st = read_Qpi(c, o, &b.q[0])
     if st != ST_OK:
         return st
     if fp_unmasked(c):
@@ -222,18 +228,14 @@ cdef int CVTPI2PS_Vps_Qpi(Cpu* c, Insn* o) noexcept nogil:
     if fp_unmasked(c):
         st = fp_check(c, &b, TINY_NO)
     if st == ST_OK:
-        mmx_enter(c)
+        if not o.is_mem:
+            mmx_enter(c)
         xmm(c, o.reg).q[0] = b.q[0]
     return st
 
 cdef int CVTPI2PD_Vpd_Qpi(Cpu* c, Insn* o) noexcept nogil:
-    """With memory no MMX register is used, so there is no transition to MMX and no pending exception to see."""
     cdef Lane b
-    cdef int st
-    if o.is_mem:
-        st = vec_read(c, o, 8, &b, False)
-    else:
-        st = read_Q(c, o, &b.q[0])
+    cdef int st = read_Qpi(c, o, &b.q[0])
     if st != ST_OK:
         return st
     if not o.is_mem:

@@ -206,5 +206,6 @@ cdef int MOVNTI_My_Gy(Cpu* c, Insn* o) noexcept nogil:
 cdef int EMMS(Cpu* c, Insn* o) noexcept nogil:
     cdef int st = mmx_check(c)
     if st == ST_OK:
+        mmx_enter(c)
         c.ftw = 0
     return st
