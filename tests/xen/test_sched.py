@@ -79,6 +79,26 @@ def test_a_timer_wakes_a_blocked_vcpu(hv):
     assert seen[1] == 1
 
 
+def test_the_periodic_timer(hv):
+    """A vcpu that runs gets VIRQ_TIMER every period."""
+    domain = hv.create_domain("ticks")
+    port = domain.evtchn.bind_virq(xen.VIRQ_TIMER)
+    ticks = []
+
+    def program(core):
+        domain.vcpus[0].set_period(1_000_000)
+        while len(ticks) < 3:
+            yield "work", 1000
+            if domain.shared_info[xen.SHARED_PENDING] >> port & 1:
+                acknowledge(domain, 0)
+                ticks.append(hv.clock.now())
+        yield shutdown(core, 0)
+
+    start(domain, program)
+    assert hv.run(timeout=10) == StopReason.ENDED
+    assert ticks[2] - ticks[0] >= 1_900_000
+
+
 def test_domain_0_answers_a_blocked_guest(hv):
     """A guest that sends an event and blocks is woken by domain 0's answer."""
     domain = hv.create_domain("asks")

@@ -266,6 +266,7 @@ class VirtualTimeScheduler(Scheduler):
             self._current = vcpu
             self._last = vcpu.domain.domid, vcpu.vcpu_id
         stop = clock.now() + VIRTUAL_QUANTUM
+        vcpu.tick(clock.now())
         due = min(self._due(vcpus), vcpu.next_tick)
         while True:
             left = min(stop, due) - clock.now()

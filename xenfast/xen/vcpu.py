@@ -199,8 +199,9 @@ class Vcpu:
     def tick(self, now: int) -> None:
         """The periodic timer, looked at whenever the vcpu is about to run."""
         if self.next_tick <= now:
-            self.next_tick = now + self.period
-            self.domain.evtchn.send_virq(xen.VIRQ_TIMER, self.vcpu_id)
+            with self.hypervisor.lock:
+                self.next_tick = now + self.period
+                self.domain.evtchn.send_virq(xen.VIRQ_TIMER, self.vcpu_id)
 
     def set_period(self, period: int) -> None:
         """VCPUOP_set_periodic_timer; 0 stops it."""
@@ -253,8 +254,7 @@ class Vcpu:
     def run_slice(self, budget: int) -> int:
         """Run the guest until it needs something, see to that, and return what it was."""
         if self.next_tick != NEVER:
-            with self.hypervisor.lock:
-                self.tick(self.hypervisor.clock.now())
+            self.tick(self.hypervisor.clock.now())
         if self.runstate != abi.RUNSTATE_running:
             self.set_runstate(abi.RUNSTATE_running)
         if self.runstate_dirty:
