@@ -162,7 +162,7 @@ class Session:
         if how == "crash":
             dump = domain.crash_dump or ""
             self.terminal.say(dump)
-            self._end("crash", f"the domain crashed: {domain.crash_reason or 'it said so itself'}", 1)
+            self._end("crash", f"the domain crashed: {domain.crash_reason or 'its kernel said so'}", 1)
         elif self.expect is not None:
             self._end(how, f"the domain ended ({how}) before {self.expect.pattern!r} was seen", 1)
         elif how in ("poweroff", "reboot"):
