@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).parent))
-from xenfast.guests import assemble  # noqa: E402
+from xenfast.guests import assemble
 
 DEBUG = os.environ.get("XENFAST_DEBUG") == "1"
 EXTRA = os.environ.get("XENFAST_CFLAGS", "").split()

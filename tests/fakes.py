@@ -7,6 +7,7 @@ from xenfast.xen.guest import GuestFault
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.vcpu import EXIT_BUDGET, EXIT_HLT, EXIT_HYPERCALL, EXIT_STOP, EXIT_TIMER
 
+
 class FakeCore:
     """_core.PvVcpu's contract in Python.  The guest is a generator: it yields what it does, and gets the results of its hypercalls.
 

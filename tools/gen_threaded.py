@@ -181,7 +181,7 @@ def shifts():
     for op, (expr, cf, of) in SHIFTS.items():
         for size in (4, 8):
             bits, top = 8 * size, 8 * size - 1
-            fmt = dict(bits=bits, top=top, i=i(size))
+            fmt = {"bits": bits, "top": top, "i": i(size)}
             for count, mask in (("E_1", "1"), ("E_I", f"<u32>o.imm & {bits - 1}"), ("E_CL", f"<u32>c.r[RCX] & {bits - 1}")):
                 for live in "LD":
                     name = f"H_{op}_{count}_{size}{live}"

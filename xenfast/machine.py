@@ -7,8 +7,9 @@
     >>> m.run().reason.name, m.rax
     ('HLT', 42)
 
-The CPU starts in 64-bit mode with 4 KiB pages and flat segments (``mode=32``: 32-bit protected mode with PAE paging; ``mode=16``: real mode,
-no paging).  There is no IDT until the program loads one: an exception ends ``run()`` with ``EXCEPTION``.
+The CPU starts in 64-bit mode with 4 KiB pages and flat segments (``mode=32``: 32-bit protected mode with PAE paging;
+``mode=16``: real mode, no paging).  There is no IDT until the program loads one: an exception ends ``run()`` with
+``EXCEPTION``.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Stop:
 class Machine:
     """One CPU and sparse memory mapped page by page.
 
-    Registers are attributes (``rax`` ... ``r15``, ``rip``, ``rflags``); everything else of the CPU is on ``cpu`` (a ``_core.Vcpu``).
+    Registers are attributes (``rax`` ... ``r15``, ``rip``, ``rflags``); everything else of the CPU is on ``cpu`` (a
+    ``_core.Vcpu``).
     """
 
     def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0) -> None:

@@ -114,7 +114,8 @@ class Fuzz:
             self.grant(vcpu)
         elif kind < 0.97:
             try:
-                vcpu.store(r.choice((g.va(r.randrange(512)) + 8 * r.randrange(512), self.address())), self.entry(), r.choice((1, 2, 4, 8, 8)))
+                at = r.choice((g.va(r.randrange(512)) + 8 * r.randrange(512), self.address()))
+                vcpu.store(at, self.entry(), r.choice((1, 2, 4, 8, 8)))
             except GuestFault:
                 pass
         elif kind < 0.99:

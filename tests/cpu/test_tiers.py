@@ -65,7 +65,8 @@ def instruction(rng):
         return bytes([0x41 if r > 7 else 0x40, 0x50 | r & 7, 0x41 if reg > 7 else 0x40, 0x58 | reg & 7])
     if kind == 10:                                         # CMP or TEST and a branch over one byte of NOP
         rex, rm = operand(rng, reg, memory)
-        return bytes([0x40 | wide | rex, rng.choice((0x38, 0x39, 0x3A, 0x3B, 0x84, 0x85))]) + rm + bytes([0x70 | rng.randrange(16), 1, 0x90])
+        compare = bytes([0x40 | wide | rex, rng.choice((0x38, 0x39, 0x3A, 0x3B, 0x84, 0x85))])
+        return compare + rm + bytes([0x70 | rng.randrange(16), 1, 0x90])
     return bytes([0x40 | wide, rng.choice((0x98, 0x99))])  # CBW family, CWD family
 
 

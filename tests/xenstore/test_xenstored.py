@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from xenfast._core import Memory
 from tests.xenstore.guest import Guest
+from xenfast._core import Memory
 from xenfast.abi.io import xs_wire as xs
 from xenfast.abi.io.xs_wire import XsdSockmsgType as T
 from xenfast.xen.hypervisor import Hypervisor

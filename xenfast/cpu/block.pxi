@@ -1,14 +1,15 @@
 # The cache of decoded blocks, and what happens to it when code is written.
 #
-# A block is straight-line code from one entry to the first unconditional change of control flow, a limit or the end of the page; a conditional
-# branch that is not taken just goes on inside the block.  Blocks are found by the machine address of their first byte and are position
-# independent, so a library mapped at two addresses, or in two processes, is decoded once.  Each vcpu has its own cache: no locks.
+# A block is straight-line code from one entry to the first unconditional change of control flow, a limit or the end
+# of the page; a conditional branch that is not taken just goes on inside the block.  Blocks are found by the machine
+# address of their first byte and are position independent, so a library mapped at two addresses, or in two processes,
+# is decoded once.  Each vcpu has its own cache: no locks.
 #
-# Self-modifying code (SDM Vol. 3, 8.1.3): a frame that holds decoded code carries the vcpu's bit in Frame.code, and no TLB entry of any vcpu
-# allows writing it; writes take the slow path, which calls code_written().
+# Self-modifying code (SDM Vol. 3, 8.1.3): a frame that holds decoded code carries the vcpu's bit in Frame.code, and
+# no TLB entry of any vcpu allows writing it; writes take the slow path, which calls code_written().
 #
-# The instructions of a dead block stay in the arena until the whole cache is flushed: the block's first instruction then only goes back to
-# the dispatcher, so stale links are harmless.
+# The instructions of a dead block stay in the arena until the whole cache is flushed: the block's first instruction
+# then only goes back to the dispatcher, so stale links are harmless.
 
 cdef enum:
     ARENA_INSNS = 1 << 20

@@ -1,8 +1,8 @@
 # Choosing a threaded handler for every instruction of a block.
 #
-# threaded.pxi (generated) enters its handlers by exec function, width, operand form and address shape; opcode rows are bound to those entries
-# once, when the module is imported.  Flags are dead when a later instruction of the block sets them all and nothing in between reads them
-# or can fault: the flags of a fault's frame are always exact.
+# threaded.pxi (generated) enters its handlers by exec function, width, operand form and address shape; opcode rows
+# are bound to those entries once, when the module is imported.  Flags are dead when a later instruction of the block
+# sets them all and nothing in between reads them or can fault: the flags of a fault's frame are always exact.
 
 cdef enum:
     FAST_MAX = 128

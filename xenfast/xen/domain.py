@@ -16,9 +16,9 @@ from xenfast import _core
 from xenfast.abi import sched as abi
 from xenfast.errors import XenfastError
 from xenfast.xen import version
+from xenfast.xen.eventloop import Timer
 from xenfast.xen.evtchn import EventChannels, PythonPorts
 from xenfast.xen.evtchn_2l import TwoLevelPorts
-from xenfast.xen.eventloop import Timer
 from xenfast.xen.gnttab import GrantTable
 from xenfast.xen.gnttab_map import Mapping, release_all
 from xenfast.xen.hypercall import name_of

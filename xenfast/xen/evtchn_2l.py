@@ -5,8 +5,8 @@ Specified in xen/include/public/xen.h ("event channels"); follows xen/common/eve
 
 from typing import TYPE_CHECKING
 
-from xenfast.abi import xen
 from xenfast._core import SharedWords
+from xenfast.abi import xen
 from xenfast.xen.evtchn import Channel
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ that holds something.  Xen appends to the tail, which only it knows; the guest t
 
 from typing import TYPE_CHECKING, Any
 
-from xenfast.abi import event_channel as abi
 from xenfast._core import SharedWords
+from xenfast.abi import event_channel as abi
 from xenfast.xen.evtchn import Channel, EventChannels
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ compare-and-swap together with what was checked (version 1), or the status word 
 
 from typing import TYPE_CHECKING, Any
 
+from xenfast._core import SharedWords
 from xenfast.abi import grant_table as abi
 from xenfast.errors import XenError
-from xenfast._core import SharedWords
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -234,7 +234,8 @@ class GrantTable:
     def _get_frame(self, mfn: int, readonly: bool) -> None:
         domain = self.domain
         if not (self.memory.get_page(mfn, domain.domid) if readonly else domain.get_writable_page(mfn)):
-            raise fail(abi.GNTST_general_error, f"frame {mfn:#x} is not domain {domain.domid}'s to grant{'' if readonly else ' for writing'}")
+            purpose = "" if readonly else " for writing"
+            raise fail(abi.GNTST_general_error, f"frame {mfn:#x} is not domain {domain.domid}'s to grant{purpose}")
 
     def _check(self, ref: int, head: int, domid: int, readonly: bool) -> None:
         if head & abi.GTF_type_mask != abi.GTF_permit_access or head >> 16 != domid:

@@ -8,10 +8,10 @@ runs, but for ``kick()``.
 import logging
 from typing import TYPE_CHECKING, Any
 
+from xenfast._core import SharedWords
 from xenfast.abi import vcpu as abi
 from xenfast.abi import xen
 from xenfast.xen import hypercall
-from xenfast._core import SharedWords
 from xenfast.xen.context import set_info_guest
 from xenfast.xen.guest import GuestFault
 from xenfast.xen.time import NEVER, time_info, write_time_info

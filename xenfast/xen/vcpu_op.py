@@ -6,9 +6,8 @@ Specified in xen/include/public/vcpu.h; follows do_vcpu_op of xen/common/domain.
 import errno
 from typing import TYPE_CHECKING
 
-from xenfast.abi import sched
+from xenfast.abi import sched, xen
 from xenfast.abi import vcpu as abi
-from xenfast.abi import xen
 from xenfast.errors import XenError
 from xenfast.xen.guest import read_struct, read_u64
 

@@ -6,9 +6,8 @@ We answer as the Xen of Debian 12, whose ABI this is.
 import errno
 from typing import TYPE_CHECKING
 
-from xenfast.abi import features
+from xenfast.abi import features, xen
 from xenfast.abi import version as abi
-from xenfast.abi import xen
 from xenfast.errors import XenError
 from xenfast.xen.guest import read_struct
 
