@@ -4,7 +4,7 @@ A line: mandatory prefix (NP 66 F3 F2), opcode after 0F, operands, data, mnemoni
 appendix A, with the size of a memory operand in bytes: V XMM in reg, W XMM or memory, U XMM, P Q N the same for MMX,
 G E general registers, M memory, Ib an immediate byte; a W of 16 bytes must be aligned unless it says u.  Several
 opcodes in a row share a line.  Data: i integers, s singles, d doubles, q integers of which some are small (counts),
-w 32- and 64-bit integers, m values for MXCSR.
+w 32- and 64-bit integers, m values for MXCSR, t short texts of few different characters (and lengths in EAX, EDX).
 """
 
 SSE = """
@@ -198,6 +198,10 @@ NP 3A.0F     P,Q8,Ib     i  PALIGNR
 66 3A.40     V,W16,Ib    s  DPPS
 66 3A.41     V,W16,Ib    d  DPPD
 66 3A.42     V,W16,Ib    i  MPSADBW
+66 3A.60     V,Wu16,Ib   t  PCMPESTRM
+66 3A.61     V,Wu16,Ib   t  PCMPESTRI
+66 3A.62     V,Wu16,Ib   t  PCMPISTRM
+66 3A.63     V,Wu16,Ib   t  PCMPISTRI
 """
 
 
@@ -217,7 +221,7 @@ class Form:
         self.aligned = bool(rm) and self.memory == 16 and "u" not in rm[0]
         self.only_memory = bool(rm) and rm[0][0] == "M"
         self.has_imm = "Ib" in self.operands
-        self.wide = any(o in ("G", "E") for o in self.operands)
+        self.wide = any(o in ("G", "E") for o in self.operands) or data == "t"      # REX.W means something
 
 
 def forms(table: str) -> list[Form]:

@@ -98,3 +98,8 @@ cdef void rows_0f3a() noexcept:
     sse3a(0x40, DPPS_Vx_Wx_Ib, b"DPPS", b"Vx,Wx,Ib")
     sse3a(0x41, DPPD_Vx_Wx_Ib, b"DPPD", b"Vx,Wx,Ib")
     sse3a(0x42, MPSADBW_Vx_Wx_Ib, b"MPSADBW", b"Vx,Wx,Ib")
+    # Vy: REX.W makes the lengths of the E forms 64-bit.
+    op(MAP_0F3A | 0x60, PCMPESTRM_Vdq_Wdq_Ib, b"PCMPESTRM", b"Vy,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
+    op(MAP_0F3A | 0x61, PCMPESTRI_Vdq_Wdq_Ib, b"PCMPESTRI", b"Vy,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
+    op(MAP_0F3A | 0x62, PCMPISTRM_Vdq_Wdq_Ib, b"PCMPISTRM", b"Vdq,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
+    op(MAP_0F3A | 0x63, PCMPISTRI_Vdq_Wdq_Ib, b"PCMPISTRI", b"Vdq,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)

@@ -1,6 +1,7 @@
 # SSE4.1 and SSE4.2: PTEST, blends, PMOVSX and PMOVZX, rounding, dot products, PHMINPOSUW, MPSADBW, insertion and extraction.
 #
-# SDM Vol. 1, ch. 12; Vol. 2, chapter 4.  The string and CRC instructions of SSE4.2 are elsewhere.
+# SDM Vol. 1, ch. 12; Vol. 2, chapter 4.  The string instructions of SSE4.2 are in
+# ops_pcmpstr.pxi, CRC32 is in ops_bit.pxi.
 
 # ---- tests and blends -----------------------------------------------------------------------------------------------
 cdef int PTEST_Vx_Wx(Cpu* c, Insn* o) noexcept nogil:
