@@ -112,6 +112,7 @@ class BlkFront:
         self.rings = [FrontRing(machine, order or 0, abi, start) for _ in range(queues)]
         self.ring = self.rings[0]
         self.next_id = 0
+        self.expected: dict[int, int] = {}  # id -> operation of the response: xen-blkfront disables a disk that errs
         for i, ring in enumerate(self.rings):
             where = f"{self.path}/queue-{i}" if queues > 1 else self.path
             if order is None:
@@ -142,13 +143,15 @@ class BlkFront:
     def page(self, readonly: bool = False) -> Page:
         return Page(self.machine, readonly)
 
-    def new_id(self) -> int:
+    def new_id(self, operation: int) -> int:
         self.next_id += 1
-        return self.next_id << 40 | self.next_id  # all 64 bits come back
+        identity = self.next_id << 40 | self.next_id  # all 64 bits come back
+        self.expected[identity] = operation
+        return identity
 
     def submit(self, operation, sector, segments=(), ring=None) -> int:
         """A plain request; segments are (page or reference, first_sect, last_sect)."""
-        identity = self.new_id()
+        identity = self.new_id(operation)
         raw = bytearray(self.abi.slot_size)
         self.abi.request.pack_into(raw, 0, operation, len(segments), 0, identity, sector)
         for i, (page, first, last) in enumerate(segments[:11]):
@@ -157,7 +160,7 @@ class BlkFront:
         return identity
 
     def submit_indirect(self, operation, sector, segments, count=None) -> int:
-        identity, lists = self.new_id(), []
+        identity, lists = self.new_id(operation), []
         for i in range(0, len(segments), 512):
             page = self.page(readonly=True)
             for j, (data, first, last) in enumerate(segments[i : i + 512]):
@@ -169,7 +172,7 @@ class BlkFront:
         return identity
 
     def submit_discard(self, sector, count, flag=0) -> int:
-        identity = self.new_id()
+        identity = self.new_id(blkif.BLKIF_OP_DISCARD)
         self.ring.put(self.abi.discard.pack(5, flag, identity, sector, count))
         return identity
 
@@ -177,7 +180,9 @@ class BlkFront:
         for ring in self.rings:
             ring.push()
         self.machine.run()
-        return {identity: status for ring in self.rings for identity, _, status in ring.responses()}
+        found = [response for ring in self.rings for response in ring.responses()]
+        assert all(self.expected.pop(identity) == operation for identity, operation, _ in found)
+        return {identity: status for identity, _, status in found}
 
     def do(self, operation, sector, segments=()) -> int:
         """One plain request, to its status."""

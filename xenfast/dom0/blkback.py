@@ -224,6 +224,7 @@ class Queue:
                     raise BadRequest(f"a request of {small} segments")
                 self.transfer(operation, sector, blkif.SEGMENTS[small].unpack_from(raw, abi.segments))
             elif operation == BLKIF_OP_INDIRECT:
+                operation = small  # the response names what was done, and blkfront checks that
                 self.transfer_indirect(raw)
             elif operation == BLKIF_OP_DISCARD:
                 self.discard(raw)
