@@ -1,5 +1,4 @@
-"""Random cases for integer instructions: a table of operand forms, and an encoder that fills in registers and addresses,
-immediates.
+"""Random cases for integer instructions: a table of operand forms, and an encoder that fills in what they leave open.
 
 SDM Vol. 2. A row says opcode, operands and which flags the SDM leaves undefined. The encoder picks operand size, REX
 bits, ModRM and SIB, and then sets the registers so that every memory operand falls into the data window of

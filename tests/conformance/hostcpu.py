@@ -16,6 +16,7 @@ import ctypes
 import mmap
 import pickle
 import platform
+import signal
 import struct
 import subprocess
 import sys
@@ -33,6 +34,7 @@ ENTER, ENTER32, EXIT, HANDLER = BASE + 0x1000, BASE + 0x1200, BASE + 0x1400, BAS
 
 ARITH = 0x8D5
 VECTORS = {8: 0, 11: 13, 4: 6, 7: 17, 5: 3}        # signal -> exception (SIGSEGV may also be #PF or #SS)
+ENDLESS = signal.SIGALRM         # the code did not come to an end
 
 
 @dataclass
@@ -115,7 +117,7 @@ class Native:
 
         self.stack = ctypes.create_string_buffer(1 << 16)
         assert self.libc.sigaltstack(ctypes.byref(Stack(ctypes.addressof(self.stack), 0, 1 << 16)), None) == 0
-        for number in VECTORS:
+        for number in (*VECTORS, ENDLESS):
             action = Action(HANDLER, (ctypes.c_ulong * 16)(), 0x48000004)         # SA_NODEFER, SA_ONSTACK, SA_SIGINFO
             assert self.libc.sigaction(number, ctypes.byref(action), None) == 0
 
@@ -126,10 +128,12 @@ class Native:
         ctypes.memmove(WINDOW, case.data, WINDOW_SIZE)
         ctypes.memmove(IN, struct.pack("<17Q", *case.regs, case.flags), 136)
         ctypes.memmove(SIG, bytes(16), 16)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
         self.enter[case.mode]()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         out = struct.unpack("<17Q", ctypes.string_at(OUT, 136))
-        signal, rip = struct.unpack("<QQ", ctypes.string_at(SIG, 16))
-        return Result(list(out[:16]), out[16], ctypes.string_at(WINDOW, WINDOW_SIZE), signal, rip)
+        caught, rip = struct.unpack("<QQ", ctypes.string_at(SIG, 16))
+        return Result(list(out[:16]), out[16], ctypes.string_at(WINDOW, WINDOW_SIZE), caught, rip)
 
 
 def run_all(cases: list[Case], timeout: float = 120) -> list[Result]:

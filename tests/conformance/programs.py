@@ -155,8 +155,8 @@ class Writer:
         return b"\xeb" + bytes([len(body)]) + body + b"\xe8" + struct.pack("<i", -5 - len(body))
 
     def body(self, n: int) -> bytes:
-        kinds = [self.alu] * 4 + [self.test, self.move, self.move, self.extend, self.lea, self.step, self.unary,
-                                  self.shift, self.multiply, self.setcc, self.cmov, self.stack, self.skip, self.skip, self.call]
+        kinds = [self.test, self.move, self.move, self.extend, self.lea, self.step, self.unary, self.shift, self.multiply]
+        kinds += [self.alu] * 4 + [self.setcc, self.cmov, self.stack, self.skip, self.skip, self.call]
         return b"".join(self.rng.choice(kinds)() for _ in range(n))
 
 

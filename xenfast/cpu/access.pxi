@@ -232,7 +232,7 @@ cdef inline int linear(Cpu* c, int seg, u64 off, u64 n, bint write, u64* lin) no
         if unlikely(not canonical(lin[0]) or not canonical(lin[0] + n - 1)):
             return fault_err(c, X_SS if seg == SS else X_GP, 0)
         return ST_OK
-    if unlikely(not (c.mode & MODE_FLAT) or seg >= FS):
+    if unlikely(not (c.mode & MODE_FLAT) or seg >= FS or seg == CS):
         if seg_check(c, seg, off, n, write) != ST_OK:
             return ST_FAULT
     lin[0] = <u32>(off + c.r[R_SEG + seg])

@@ -47,6 +47,7 @@ cdef enum:               # what the operand string says (Row.form)
     F_OPREG = 0x200      # register in the opcode byte
     F_STRING = 0x400
     F_IMM8_2 = 0x800     # a second immediate byte (ENTER)
+    F_REG = 0x2000       # R: a register whatever ModRM.mod says (MOV to and from CR and DR)
     F_HAS_G = 0x1000     # ModRM.reg names a general register (and not a group's instruction)
 
 cdef enum:               # Row.size: how o.size is found
@@ -132,7 +133,7 @@ cdef void parse_operands(Row* row) noexcept:
         k = s[0]
         size = parse_size(s + 1)
         if k in b"EGMRSCDPQNVWUH" and not is_register_name(s):
-            row.form |= F_MODRM | (F_HAS_G if k == b'G' else 0)
+            row.form |= F_MODRM | (F_HAS_G if k == b'G' else F_REG if k == b'R' else 0)
         elif k == b'Z':
             row.form |= F_OPREG
         elif k == b'I' and not is_register_name(s):

@@ -195,7 +195,7 @@ cdef void rows_1byte() noexcept:
     op(MAP_1 | 0x95, XCHG_Z_A, b"XCHG", b"Zv,rAX", F_NONE, F_NONE, 0)
     op(MAP_1 | 0x96, XCHG_Z_A, b"XCHG", b"Zv,rAX", F_NONE, F_NONE, 0)
     op(MAP_1 | 0x97, XCHG_Z_A, b"XCHG", b"Zv,rAX", F_NONE, F_NONE, 0)
-    op(MAP_1 | 0x90, NOP, b"PAUSE", b"", F_NONE, F_NONE, A_F3)
+    op(MAP_1 | 0x90, XCHG_Z_A, b"PAUSE", b"Zv,rAX", F_NONE, F_NONE, A_F3)
     op(MAP_1 | 0x98, CBW, b"CBW", b"rAX", F_NONE, F_NONE, 0)
     op(MAP_1 | 0x99, CWD, b"CWD", b"rAX", F_NONE, F_NONE, 0)
     op(MAP_1 | 0x9A, CALL_Ap, b"CALLF", b"Ap", F_NONE, F_NONE, A_I64 | A_END)

@@ -89,9 +89,9 @@ cdef inline int string_io_end(Cpu* c, Insn* o) noexcept nogil:
 cdef int INS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 lin
     cdef int st
-    if repeats(o) and count_get(c, o) == 0:
-        return ST_OK
     st = string_io_begin(c, o, o.size)
+    if st == ST_OK and repeats(o) and count_get(c, o) == 0:
+        return ST_OK
     if st == ST_OK:
         st = linear(c, ES, index_get(c, o, RDI), o.size, True, &lin)
     if st == ST_OK:
@@ -107,9 +107,9 @@ cdef int INS(Cpu* c, Insn* o) noexcept nogil:
 cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 v
     cdef int st
-    if repeats(o) and count_get(c, o) == 0:
-        return ST_OK
     st = string_io_begin(c, o, o.size)
+    if st == ST_OK and repeats(o) and count_get(c, o) == 0:
+        return ST_OK
     if st == ST_OK:
         st = element_read(c, o, o.seg, index_get(c, o, RSI), &v)
     if st != ST_OK:

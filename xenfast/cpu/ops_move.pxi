@@ -42,22 +42,24 @@ cdef int MOV_O_A(Cpu* c, Insn* o) noexcept nogil:
 
 cdef int MOV_E_S(Cpu* c, Insn* o) noexcept nogil:
     """A register gets the selector zero-extended to the operand size, memory 16 bits of it."""
-    if o.reg > GS:
+    cdef int seg = o.reg & 7                            # REX.R is ignored
+    if seg > GS:
         return fault(c, X_UD)
-    return write_rm_n(c, o, 2 if o.is_mem else o.size, c.seg[o.reg].sel)
+    return write_rm_n(c, o, 2 if o.is_mem else o.size, c.seg[seg].sel)
 
 cdef int MOV_S_E(Cpu* c, Insn* o) noexcept nogil:
     """Interrupts are held off for one instruction after a load of SS (SDM Vol. 3, 6.8.3)."""
     cdef u64 v
+    cdef int seg = o.reg & 7
     cdef int st
-    if o.reg > GS or o.reg == CS:
+    if seg > GS or seg == CS:
         return fault(c, X_UD)
     st = read_rm_n(c, o, 2, &v)
     if st == ST_OK:
-        st = load_seg(c, o.reg, <u16>v)
+        st = load_seg(c, seg, <u16>v)
     if st != ST_OK:
         return st
-    if o.reg == SS:
+    if seg == SS:
         c.inhibit = 1
     return branch_next(c, o)
 
@@ -146,7 +148,7 @@ cdef int XCHG_E_G(Cpu* c, Insn* o) noexcept nogil:
     return st
 
 cdef int XCHG_Z_A(Cpu* c, Insn* o) noexcept nogil:
-    """90 is NOP and leaves the upper half of RAX alone; with REX.B it exchanges with R8."""
+    """90 is NOP, or PAUSE, and leaves the upper half of RAX alone; with REX.B it exchanges with R8, F3 or not."""
     cdef u64 a
     if o.rm == RAX:
         return ST_OK
