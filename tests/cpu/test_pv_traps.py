@@ -507,3 +507,33 @@ def test_code_in_user_mode_cannot_make_hypercalls(guest):
     guest.vcpu.until = guest.va(guest.CODE) + 2
     guest.run(b"\xcd\x82", rax=17, rdi=0)
     assert guest.vcpu.rax == 4 << 16 | 17
+
+
+def test_singleshot_timer(guest):
+    """VCPUOP_set_singleshot_timer is the timer of set_timer_op; with VCPU_SSHOTTMR_future a time gone by is -ETIME."""
+    at = guest.va(7)
+    guest.poke(at, "<QII", 5000, 1, 0)
+    assert guest.vcpu.hypercall(24, 8, 0, at) == 0
+    assert guest.vcpu.timer_deadline == 5000
+    assert guest.vcpu.hypercall(24, 9, 0, 0) == 0
+    assert guest.vcpu.timer_deadline is None
+    guest.clock.skip(10**6)
+    assert guest.vcpu.hypercall(24, 8, 0, at) == -62
+    assert guest.vcpu.hypercall(24, 8, 0, 0x1000) == -14
+    assert guest.vcpu.hypercall(24, 8, 1, at) is None
+    assert guest.vcpu.hypercall(24, 0, 0, at) is None
+
+
+def test_nmi(guest):
+    """An NMI goes to its handler whatever the upcall mask, once until the next iret; without a handler it is lost."""
+    guest.vcpu.send_nmi()
+    assert guest.run(NOP * 8, budget=4) is ExitReason.EXIT_BUDGET
+    assert guest.vcpu.set_callback(4, guest.handler) == 0
+    guest.vcpu.send_nmi()
+    assert guest.run(NOP * 8, budget=4) is ExitReason.EXIT_UNTIL
+    assert guest.frame()["rip"] == guest.va(guest.CODE)
+    guest.vcpu.send_nmi()
+    assert guest.run(NOP * 8, budget=4) is ExitReason.EXIT_BUDGET
+    at = guest.iret(guest.va(guest.CODE) + 0x100, FLAT_CS64 & ~3, 0, guest.top - 64, FLAT_SS)
+    assert guest.run(IRET, rsp=at) is ExitReason.EXIT_UNTIL
+    assert guest.frame()["rip"] == guest.va(guest.CODE) + 0x100

@@ -172,7 +172,7 @@ cdef class PvVcpu(Vcpu):
         cdef u8* info = self.c.pv.vcpu_info
         if self.c.pv.cr3_kernel == 0:
             raise ValueError("the vcpu has no page tables")
-        if info[VI_PENDING] and not info[VI_MASK]:
+        if self.c.pv.nmi_pending or (info[VI_PENDING] and not info[VI_MASK]):
             fetch_or(&self.c.req, REQ_EVENT)
         with nogil:
             reason = run(self.c, budget)
@@ -336,6 +336,11 @@ cdef class PvVcpu(Vcpu):
     def set_upcall_pending(self):
         """An event: set evtchn_upcall_pending and have the vcpu look.  From any thread."""
         self.c.pv.vcpu_info[VI_PENDING] = 1
+        request(self.c, REQ_EVENT)
+
+    def send_nmi(self):
+        """VCPUOP_send_nmi: an NMI, delivered as soon as the vcpu runs."""
+        self.c.pv.nmi_pending = 1
         request(self.c, REQ_EVENT)
 
     @property

@@ -21,12 +21,17 @@ cdef enum:
     HC_vm_assist = 21
     HC_update_va_mapping_otherdomain = 22
     HC_iret = 23
+    HC_vcpu_op = 24
     HC_set_segment_base = 25
     HC_mmuext_op = 26
     HC_sched_op = 29
     HC_callback_op = 30
 
 cdef enum:
+    ETIME = 62
+    VCPUOP_set_singleshot_timer = 8
+    VCPUOP_stop_singleshot_timer = 9
+    VCPU_SSHOTTMR_future = 1
     SCHEDOP_yield = 0
     SCHEDOP_block = 1
     CALLBACKOP_register = 0
@@ -73,6 +78,8 @@ cdef i64 pv_call(Cpu* c, u64 nr, u64* a) noexcept nogil:
         return c.pv.domain.version if <u32>a[0] == 0 else HC_PYTHON
     elif nr == HC_set_timer_op:
         return pv_set_timer_op(c, a)
+    elif nr == HC_vcpu_op:
+        return pv_vcpu_op(c, a)
     elif nr == HC_sched_op:
         return pv_sched_op(c, a)
     elif nr == HC_update_descriptor:
@@ -323,17 +330,39 @@ cdef i64 pv_set_segment_base(Cpu* c, u64* a) noexcept nogil:
 # --- time, scheduling ------------------------------------------------------------------------------------------------
 cdef i64 pv_set_timer_op(Cpu* c, u64* a) noexcept nogil:
     """set_timer_op(time): one shot, in system time; 0 stops it.  run() is left with EXIT_TIMER when it is due."""
-    cdef u64 now
+    set_deadline(c, a[0] if a[0] else ~<u64>0)
+    return 0
+
+cdef void set_deadline(Cpu* c, u64 deadline) noexcept nogil:
+    """Virtual time counts instructions, so the slice that is running must end there."""
     cdef i64 left = 0, have = c.budget + c.bias
-    c.timer_deadline = a[0] if a[0] else ~<u64>0
-    if c.clock.is_virtual and a[0]:
-        now = now_ns(c)                               # virtual ns are instructions: end this slice then
-        if a[0] > now + <u64>have:
-            return 0
-        if a[0] > now:
-            left = <i64>(a[0] - now)
-        c.budget -= have - left
-        c.slice -= have - left
+    cdef u64 now
+    c.timer_deadline = deadline
+    if not c.clock.is_virtual or deadline == ~<u64>0:
+        return
+    now = now_ns(c)
+    if deadline > now:
+        if deadline - now >= <u64>have:
+            return
+        left = <i64>(deadline - now)
+    c.budget -= have - left
+    c.slice -= have - left
+
+cdef i64 pv_vcpu_op(Cpu* c, u64* a) noexcept nogil:
+    """vcpu_op(cmd, vcpuid, arg): the one-shot timer of the calling vcpu, which set_timer_op sets too; the rest is Python's."""
+    cdef u64 timer[2]                                 # struct vcpu_set_singleshot_timer {u64 timeout_abs_ns; u32 flags}
+    if <u32>a[1] != c.pv.vcpu_id:
+        return HC_PYTHON
+    if <u32>a[0] == VCPUOP_stop_singleshot_timer:
+        set_deadline(c, ~<u64>0)
+        return 0
+    if <u32>a[0] != VCPUOP_set_singleshot_timer:
+        return HC_PYTHON
+    if pv_read(c, a[2], 16, timer):
+        return -EFAULT
+    if timer[1] & VCPU_SSHOTTMR_future and timer[0] < now_ns(c):
+        return -ETIME
+    set_deadline(c, timer[0])
     return 0
 
 cdef i64 pv_sched_op(Cpu* c, u64* a) noexcept nogil:

@@ -115,11 +115,25 @@ cdef int pv_bounce(Cpu* c, u64 handler, u32 flags, u32 error) noexcept nogil:
 cdef int pv_event(Cpu* c) noexcept nogil:
     """Deliver the upcall if it is pending and not masked: on every way back to the guest, and when REQ_EVENT is set."""
     cdef u8* info = c.pv.vcpu_info
+    cdef int st
+    if c.pv.nmi_pending and not c.pv.nmi_masked:
+        st = pv_nmi(c)
+        if st != ST_BRANCH:
+            return st
     if info[VI_MASK] or not info[VI_PENDING]:
         return ST_BRANCH
     c.stat[STAT_EVENTS] += 1
     c.halted = 0
     return pv_callback(c, c.pv.event_callback, CALLBACKTYPE_event)
+
+cdef int pv_nmi(Cpu* c) noexcept nogil:
+    """The guest's NMI: to its handler, once; further ones wait for the next iret.  Without a handler it is lost."""
+    cdef TrapInfo* ti = &c.pv.traps[X_NMI]
+    c.pv.nmi_pending = 0
+    if ti.address == 0:
+        return ST_BRANCH
+    c.pv.nmi_masked = 1
+    return pv_bounce(c, ti.address, TBF_INTERRUPT if ti.flags & TI_IF else 0, 0)
 
 cdef inline int pv_resume(Cpu* c, int st) noexcept nogil:
     """End of every visit to Xen (xen: test_all_events)."""
@@ -226,6 +240,9 @@ cdef int pv_iret(Cpu* c) noexcept nogil:
     c.r[RAX] = f[0]
     set_eflags(c, (<u32>f[6] & ~<u32>(FL_IOPL | FL_VM)) | FL_IF)
     c.pv.vcpu_info[VI_MASK] = (f[6] & FL_IF) == 0
+    c.pv.nmi_masked = 0
+    if c.pv.traps[X_NMI].address == 0:
+        c.pv.nmi_pending = 0
     if f[3] & VGCF_in_syscall:                        # by SYSRET: flat selectors, RCX and R11 as it sets them
         cs = FLAT_RING3_CS32 if cs == FLAT_RING3_CS32 else FLAT_RING3_CS64
         ss = FLAT_RING3_SS64
@@ -234,13 +251,13 @@ cdef int pv_iret(Cpu* c) noexcept nogil:
     else:
         c.r[11] = f[1]
         c.r[RCX] = f[2]
-    if not c.pv.vcpu_info[VI_PENDING] or c.pv.vcpu_info[VI_MASK]:
+    if (not c.pv.vcpu_info[VI_PENDING] or c.pv.vcpu_info[VI_MASK]) and not c.pv.nmi_pending:
         if pv_load_cs(c, <u16>cs) and pv_load_ss(c, <u16>ss) and (canonical(c.rip) or not c.seg[CS].attr & 0x2000):
             update_mode(c)
             return ST_BRANCH
     # An upcall comes first, and only shows the selectors in its frame; else they cannot be loaded.
     c.seg[CS].sel = <u16>cs
     c.seg[SS].sel = <u16>ss
-    if c.pv.vcpu_info[VI_PENDING] and not c.pv.vcpu_info[VI_MASK]:
+    if c.pv.nmi_pending or (c.pv.vcpu_info[VI_PENDING] and not c.pv.vcpu_info[VI_MASK]):
         return pv_event(c)
     return pv_resume(c, pv_callback(c, c.pv.failsafe_callback, CALLBACKTYPE_failsafe))

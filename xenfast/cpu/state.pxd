@@ -333,6 +333,8 @@ cdef struct PvState:     # what Xen keeps for a PV vcpu (struct pv_vcpu)
     u32 gdt_ents
     u32 ldt_ents
     u64 ldt_base
+    u8 nmi_pending
+    u8 nmi_masked        # an NMI handler runs: until the next iret
     u8 kernel_mode       # TF_kernel_mode; the GS base of the other mode is in Cpu.kernel_gs_base
     u32 iopl             # virtual IOPL, as in EFLAGS bits 12-13
     u8* vcpu_info        # host address of struct vcpu_info (in shared info or registered): upcall pending 0, mask 1
