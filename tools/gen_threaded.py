@@ -302,19 +302,21 @@ def stack():
     add(["CALL_J"], 8, 0, "", "L", "H_CALL_J")
     handler("H_JMP_J", ["go(c, o)"])
     add(["JMP_J"], 8, 0, "", "L", "H_JMP_J")
-    jump = ["if unlikely(n.tag != (rip ^ c.jc_salt)):", "    T_GENERIC(c, o)", "    return"]
+    jump = ["if unlikely(n.tag != (rip ^ c.jc_salt) or c.budget < o.pos or c.req != 0):", "    T_GENERIC(c, o)", "    return"]
+    enter = ["c.budget -= o.pos", "c.r[R_RIPBASE] = rip", "n.first.fn(c, n.first)"]
     handler("H_RET", top + probe("rtag", 8) + [f"cdef u64 rip = {pointer(8)}", "cdef JumpEntry* n = c.jc + jc_index(rip)"] + jump + [
-        "c.r[RSP] = lin + 8", "go_rip(c, o, rip)"])
+        "c.r[RSP] = lin + 8", *enter])
     add(["RET"], 8, 0, "", "L", "H_RET")
     for shape in ("", "B", "X"):
         load = ["cdef u64 rip = c.r[o.rm]"] if not shape else address(shape) + probe("rtag", 8) + [f"cdef u64 rip = {pointer(8)}"]
         load += ["cdef JumpEntry* n = c.jc + jc_index(rip)"]
-        handler(f"H_JMP_E{shape}", load + jump + ["go_rip(c, o, rip)"])
+        handler(f"H_JMP_E{shape}", load + jump + enter)
         add(["JMP_E"], 8, int(bool(shape)), shape, "L", f"H_JMP_E{shape}")
         handler(f"H_CALL_E{shape}", load + [
             "cdef u64 sp = c.r[RSP] - 8", "cdef TlbEntry* s = tlb_slot(c.tlb, sp)",
-            "if unlikely(n.tag != (rip ^ c.jc_salt) or (sp ^ s.wtag) > 4088):", "    T_GENERIC(c, o)", "    return",
-            "(<u64*>(sp + <u64>s.add))[0] = next_rip(c, o)", "c.r[RSP] = sp", "go_rip(c, o, rip)"])
+            "if unlikely(n.tag != (rip ^ c.jc_salt) or (sp ^ s.wtag) > 4088 or c.budget < o.pos or c.req != 0):",
+            "    T_GENERIC(c, o)", "    return",
+            "(<u64*>(sp + <u64>s.add))[0] = next_rip(c, o)", "c.r[RSP] = sp", *enter])
         add(["CALL_E"], 8, int(bool(shape)), shape, "L", f"H_CALL_E{shape}")
 
 

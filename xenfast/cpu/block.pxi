@@ -76,36 +76,40 @@ cdef void mark_code(Cpu* c, u64 mfn, u64 first, u64 last) noexcept nogil:
         if c.mem.vcpus[i] != NULL and c.mem.vcpus[i] != c and c.mem.vcpus[i].in_run:
             request_wait(c, c.mem.vcpus[i], REQ_FLUSH)
 
-cdef Insn* finish_block(Cpu* c, Block* b, u32 n) noexcept nogil:
-    """Add the terminator and choose the threaded handlers."""
+cdef Insn* finish_block(Cpu* c, Block* b, u32 n, u32 pos, int off) noexcept nogil:
+    """Add the terminator, which goes on at off, and choose the threaded handlers."""
     cdef Insn* first = c.cache.arena + b.first
     cdef Insn* end = first + n
     memset(end, 0, sizeof(Insn))
-    end.off = b.nbytes
-    end.pos = n
-    end.imm = b.nbytes
+    end.off = off
+    end.pos = pos
+    end.imm = off
     end.fn = T_NEXT
     end.next_in = NO_INSN
     specialise(first, n, b.mode)
     return first
 
 cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil:
-    """Decode a block whose first byte is at machine address maddr; NULL with c.status set when its first instruction cannot be had."""
+    """Decode a block whose first byte is at machine address maddr; NULL with c.status set when its first instruction cannot be had.
+
+    pos counts the instructions, n those that need a handler: a jump within the page is followed instead.
+    """
     cdef BlockCache* k = c.cache
     cdef Block* b
     cdef Insn* o
-    cdef int n = 0, avail = 4096 - <int>(maddr & 4095), length, off = 0
+    cdef int n = 0, pos = 0, start = <int>(maddr & 4095), avail, length, off = 0, from_ = 0
     cdef u32 h
     if k.n_insn + MAX_BLOCK + 2 > k.max_insn or k.n_block + 1 > k.max_block:
         cache_flush(c)
+    avail = 4096 - start
     b = k.blocks + k.n_block
     b.maddr, b.mode, b.first, b.incoming, b.dead = maddr, c.mode, k.n_insn, NO_INSN, 0
     b.mfn2 = NO_FRAME
     o = k.arena + k.n_insn
-    while n < MAX_BLOCK:
+    while pos < MAX_BLOCK:
         o.off = off
         length = decode(c.mode, host + off, avail - off, o)
-        if length == DECODE_MORE and n == 0:
+        if length == DECODE_MORE and pos == 0:
             length = decode_crossing(c, host, avail, rip, o, &b.mfn2)
             if length == 0:
                 return NULL
@@ -115,13 +119,17 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
             o.ex = TOO_LONG
             o.op = ROW_UD
             o.len = length = 15
+        pos += 1
+        o.pos = pos
+        if follows(o, c.mode, start) and b.mfn2 == NO_FRAME and rip + <u64>o.imm != c.until:
+            mark_code(c, maddr >> 12, start + from_, start + off + length - 1)
+            from_ = off = <int>o.imm
+            continue
         n += 1
-        o.pos = n
         off += length
-        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or rip + off == c.until:
+        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or rip + <u64>off == c.until:
             break
         o += 1
-    b.nbytes = off
     c.stat[STAT_BLOCKS] += 1
     c.stat[STAT_INSNS] += n
     k.n_block += 1
@@ -131,12 +139,17 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     k.hash[h] = b
     b.page_next = k.pages[maddr >> 12].head
     k.pages[maddr >> 12].head = b
-    mark_code(c, maddr >> 12, maddr & 4095, (maddr & 4095) + off - 1 if b.mfn2 == NO_FRAME else 4095)
+    mark_code(c, maddr >> 12, start + from_, start + off - 1 if b.mfn2 == NO_FRAME else 4095)
     if b.mfn2 != NO_FRAME:
         b.page2_next = k.pages[b.mfn2].head2
         k.pages[b.mfn2].head2 = b
         mark_code(c, b.mfn2, 0, 15)
-    return finish_block(c, b, n)
+    return finish_block(c, b, n, pos, off)
+
+cdef inline bint follows(Insn* o, u32 mode, int start) noexcept nogil:
+    """Is o a jump to later in the page, or back beyond the block's start?  Decoding then goes on there, and o costs nothing."""
+    return (o.ex == JMP_J and mode & MODE_64 and o.size == 8 and (o.imm > o.off or o.imm < 0)
+            and <u64>(start + o.imm) < 4096)
 
 cdef inline bint ends_block(Insn* o, u32 mode) noexcept nogil:
     """A conditional branch that is not taken goes on inside the block where threaded handlers know how to (64-bit mode)."""

@@ -110,7 +110,7 @@ cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
     cdef u32 key
     cdef int pfx, imm_size
     cdef u16 index
-    cdef u16 off = o.off
+    cdef i16 off = o.off
     cdef Row* row
     memset(o, 0, sizeof(Insn))
     o.off = off

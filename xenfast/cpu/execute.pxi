@@ -102,17 +102,6 @@ cdef void go_far(Cpu* c, Insn* o) noexcept nogil:
     c.want_link = o
     c.status = ST_BRANCH
 
-cdef inline void go_rip(Cpu* c, Insn* o, u64 rip) noexcept nogil:
-    """Indirect branch: by the jump cache, else by the dispatcher."""
-    cdef JumpEntry* e = c.jc + jc_index(rip)
-    c.budget -= o.pos
-    if likely(e.tag == (rip ^ c.jc_salt) and c.budget >= 0 and c.req == 0):
-        c.r[R_RIPBASE] = rip
-        e.first.fn(c, e.first)
-        return
-    c.rip = rip
-    c.status = ST_BRANCH
-
 # ---- requests of others ---------------------------------------------------------------------------------------------
 cdef void request(Cpu* target, u32 bits) noexcept nogil:
     fetch_or(&target.req, bits)

@@ -169,6 +169,8 @@ cdef void specialise(Insn* first, u32 n, u32 mode) noexcept nogil:
         kind = 0 if o.is_mem or o.prefix & PFX_LOCK else fast_sets[row_fast[o.op]].kind
         if o.ex == LEA_G_M:
             kind = PURE
+        elif not live and not o.is_mem and (o.ex == INC_E or o.ex == DEC_E):
+            kind = PURE                      # its flags are dead, CF and all
         elif (o.ex == SHL_E_I or o.ex == SHR_E_I or o.ex == SAR_E_I) and not o.is_mem and o.size >= 4 and o.imm & 31:
             kind = KILLS_FLAGS
         if kind == KILLS_FLAGS:

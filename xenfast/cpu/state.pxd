@@ -180,9 +180,9 @@ cdef struct Insn:        # a decoded instruction: 64 bytes, laid out in a row; f
     i64 imm              # immediate (sign-extended) or branch target relative to the block's first byte
     i64 disp             # displacement, or the 64-bit moffs
     Insn* link           # direct branches: first instruction of the target block once known
-    u16 off              # offset of this instruction from the block's first byte
+    i16 off              # offset of this instruction from the block's first byte (a block may run on through a jump)
     u16 op               # row in the opcode table
-    u16 pos              # number of instructions of the block up to and including this one
+    u16 pos              # number of instructions of the block up to and including this one, jumps left out included
     u8 len
     u8 size              # operand size in bytes: 1, 2, 4, 8 (16, 32 for vectors)
     u8 asize             # address size in bytes: 2, 4, 8
@@ -219,7 +219,6 @@ cdef struct Block:       # straight-line code, position independent, found by th
     u32 mode
     u32 first            # arena index of the first instruction
     u32 incoming         # arena index of the first instruction that links here, or NO_INSN
-    u16 nbytes
     u8 dead
     Block* hash_next
     Block* page_next     # next block that starts in the same frame
