@@ -18,7 +18,7 @@ SOURCES = HERE / "kernels"
 CACHE = HERE.parent / ".cache" / "benchmarks"
 
 BASE = 0x10000000                       # where every image is linked (kernels/kernel.lds)
-IMAGE_BYTES = 4 << 20                   # room for the image with its zeroes
+IMAGE_BYTES = 24 << 20                  # room for the image with its zeroes
 STACK_TOP = BASE + IMAGE_BYTES + 0x10000
 RETURN = BASE + IMAGE_BYTES + 0x10000   # a page of its own behind the stack: HLT
 MAPPED = IMAGE_BYTES + 0x11000          # bytes from BASE that an engine maps
@@ -36,7 +36,7 @@ class Kernel:
     name: str
     n: int                  # rounds that are some 80 million instructions (floating point: 20 million)
     what: str
-    needs: str = "int"      # what the engine must execute: int, sse2, x87, avx2
+    needs: str = "int"      # what the engine must execute: int, sse2, x87, avx2, ring0
     flags: tuple[str, ...] = INTEGER
 
 
@@ -62,9 +62,14 @@ KERNELS = (
     Kernel("fp_x87",         150,   "80-bit floats", "x87", ("-mno-sse", "-mfpmath=387")),
     Kernel("fp_avx2",        700, "FMA, gathers", "avx2", ("-mavx2", "-mfma")),
 )
+MMU_KERNELS = (
+    Kernel("mmu_hit",   1000,   "4,096 loads from a page"),
+    Kernel("mmu_miss",  500,    "a load from each of 4,096 pages"),
+    Kernel("mmu_flush", 20000,  "CR3 loaded, then 16 pages read", "ring0"),
+)
 # fmt: on
 EMPTY = Kernel("empty", 1, "nothing")
-BY_NAME = {kernel.name: kernel for kernel in (*KERNELS, EMPTY)}
+BY_NAME = {kernel.name: kernel for kernel in (*KERNELS, *MMU_KERNELS, EMPTY)}
 
 
 class Unavailable(Exception):

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 
-from benchmarks.blobs import BASE, EMPTY, Blob, Unavailable, build, compiler
+from benchmarks.blobs import BASE, EMPTY, MAPPED, STACK_TOP, Blob, Unavailable, build, compiler
 from benchmarks.engines.base import (
     ENGINES_DIR,
     EngineFailed,
@@ -31,12 +31,13 @@ from benchmarks.engines.native import arguments, loader
 PROGRAM = os.environ.get("QEMU_SYSTEM", "qemu-system-x86_64")
 USER_PROGRAM = os.environ.get("QEMU_USER", "qemu-x86_64")
 PATIENCE = 300.0
-STUB_FLAGS = "-m64 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-Ttext=0x100000".split()
+STUB_DEFINES = [f"-DBASE={BASE:#x}", f"-DSTACK_TOP={STACK_TOP:#x}", f"-DTABLES={(MAPPED + 0x1FFFFF) >> 21}"]
+STUB_FLAGS = "-m64 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-Ttext=0x100000 -Wl,-e,start32".split()
 
 
 class QemuSession(Session):
     def __init__(self, blob: Blob) -> None:
-        stub = compiled("qemu-stub.elf", [compiler(), *STUB_FLAGS, "-Wl,-e,start32"], [ENGINES_DIR / "qemu_stub.S"])
+        stub = compiled("qemu-stub.elf", [compiler(), *STUB_FLAGS, *STUB_DEFINES], [ENGINES_DIR / "qemu_stub.S"])
         self.entry = blob.entry
         self.overhead = 0.0
         command = [
@@ -96,7 +97,7 @@ class QemuSession(Session):
 
 class QemuSystem:
     name = "qemu-system"
-    can = frozenset({"int", "sse2", "x87", "avx2"})
+    can = frozenset({"int", "sse2", "x87", "avx2", "ring0"})
 
     def __init__(self) -> None:
         self._overhead: float | None = None

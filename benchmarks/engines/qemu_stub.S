@@ -3,11 +3,10 @@
 # Booted through the PVH entry (XEN_ELFNOTE_PHYS32_ENTRY): 32-bit protected mode, flat, no paging.  Then, on COM1:
 #   reads "ENTRY N\n" (hexadecimal), sends "S", calls ENTRY(N), sends "E", the checksum in 16 hexadecimal digits, "\n"
 #   reads "q" and leaves QEMU through the isa-debug-exit device at port 0xf4
-# Mapped one to one: 0 .. 2 MiB and BASE .. BASE + 6 MiB, all of it in 4 KiB pages.
+# Mapped one to one: 0 .. 2 MiB and TABLES times 2 MiB from BASE, all of it in 4 KiB pages.  BASE, STACK_TOP and TABLES are
+# given on the command line (qemu.py).
 
-#define BASE      0x10000000
-#define STACK_TOP (BASE + 0x410000)
-#define COM1      0x3f8
+#define COM1 0x3f8
 
     .section .note.pvh, "a", @note
     .align 4
@@ -21,19 +20,20 @@
 start32:
     cli
     movl $stack_end, %esp
-    # page tables: the PML4's and the PDPT's first entry, four page tables
+    # page tables: the PML4's and the PDPT's first entry, a page table for the first 2 MiB and those from BASE
     movl $pdpt + 3, pml4
     movl $pd + 3, pdpt
     movl $pt + 3, pd
-    movl $pt + 0x1000 + 3, pd + 8 * (BASE >> 21)
-    movl $pt + 0x2000 + 3, pd + 8 * (BASE >> 21) + 8
-    movl $pt + 0x3000 + 3, pd + 8 * (BASE >> 21) + 16
+    movl $pd + 8 * (BASE >> 21), %edi
+    movl $pt + 0x1000 + 3, %eax
+    movl $TABLES, %ecx
+    call fill
     movl $pt, %edi
     movl $3, %eax                       # present, writable
     movl $512, %ecx
     call fill
     movl $BASE + 3, %eax
-    movl $3 * 512, %ecx
+    movl $TABLES * 512, %ecx
     call fill
 
     movl $1, %eax
@@ -156,6 +156,6 @@ pdpt:
 pd:
     .skip 4096
 pt:
-    .skip 4 * 4096
+    .skip (1 + TABLES) * 4096
     .skip 4096
 stack_end:

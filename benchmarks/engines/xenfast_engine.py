@@ -45,7 +45,7 @@ class XenfastSession(Session):
 
 class XenfastInterpreter:
     name = "xenfast"
-    can = frozenset({"int", "sse2", "x87"})
+    can = frozenset({"int", "sse2", "x87", "ring0"})
 
     def missing(self) -> str | None:
         if importlib.util.find_spec("xenfast._core") is None:
