@@ -130,8 +130,8 @@ def module_list(of: Kernel, names: Iterable[str]) -> list[Path]:
 def _softdeps(line: str) -> list[str]:
     """Modules to be loaded before: "pre: a b post: c"."""
     match = re.search(r"pre:\s*(.*?)(?:\s*post:|$)", line)
-    # crc32c is an alias; the plain C implementation is the one that every CPU can run
-    return ["crc32c_generic" if word == "crc32c" else word for word in match[1].split()] if match else []
+    # "crypto-crc32c" is an alias of every implementation; the plain C one runs on every CPU
+    return [re.sub(r"^crypto-(.*)", r"\1_generic", word) for word in match[1].split()] if match else []
 
 
 def module_bytes(path: Path) -> bytes:
