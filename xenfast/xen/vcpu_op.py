@@ -124,8 +124,9 @@ def get_writable_page(domain: "Domain", mfn: int) -> None:
 def _send_nmi(v: "Vcpu", current: "Vcpu", arg: int) -> int:
     if arg:
         raise XenError(errno.EINVAL)
-    v.core.send_nmi()
-    v.wake()
+    v.nmi_pending = True
+    v.kick()
+    v.stop()
     return 0
 
 
