@@ -75,7 +75,8 @@ include "cpu/zstd.pxi"          # Zstandard frames, for kernels
 include "cpu/api_memory.pxi"    # Python classes: Memory
 include "cpu/atomics.pxi"       # SharedWords: words a guest changes at the same time
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
-include "cpu/api_pv.pxi"        # PvDomain, PvVcpu
+include "cpu/api_pvdomain.pxi"  # PvDomain
+include "cpu/api_pv.pxi"        # PvVcpu
 
 init_cpuid()
 init_opcodes()
