@@ -57,6 +57,7 @@ class Draft:
     target: int = 0
     imm: int = 0
     rep: bytes = b""
+    edge: bool = False                            # memory operands at the end of the mapped pages, or nowhere
 
     def pin(self, reg: int, value: int) -> None:
         self.regs[reg] = value & MASK64
@@ -123,7 +124,7 @@ def near_bit(d: Draft) -> None:
 
 
 def stack(d: Draft) -> None:
-    d.pin(4, WINDOW + 256 + d.rng.randrange(-64, 64))
+    d.pin(4, d.target if d.edge else WINDOW + 256 + d.rng.randrange(-64, 64))
 
 
 def frame(d: Draft) -> None:
@@ -149,6 +150,8 @@ def string(d: Draft) -> None:
     d.pin(7, WINDOW + d.rng.randrange(170, 330))
     if d.rng.random() < 0.3:                             # overlapping
         d.pin(7, d.regs[6] + d.rng.randrange(-16, 17))
+    if d.edge:
+        d.pin(d.rng.choice([6, 7]), d.target - d.rng.choice([0, 0, 16]))
     if d.rng.random() < 0.7:
         d.rep = d.rng.choice([b"\xf3", b"\xf2"])
         d.pin(1, d.rng.randrange(0, 160 // d.size))
@@ -339,7 +342,7 @@ def address(d: Draft, short: bool) -> tuple[int, bytes, int, int]:
     top = 16 if d.mode == 64 else 8
     free = [r for r in range(top) if r not in d.pinned]
     kind = rng.random()
-    if kind < 0.1 or not free:                           # disp32 alone: SIB without base in 64-bit mode
+    if (kind < 0.1 or not free) and d.target < 1 << 32:                           # disp32 alone: SIB without base in 64-bit mode
         if d.mode == 64:
             return 0x04, b"\x25" + struct.pack("<I", d.target), 0, 0
         return 0x05, struct.pack("<I", d.target), 0, 0
@@ -391,6 +394,11 @@ def make(rng: random.Random, form: Form, mode: int) -> Case:
     d.g, d.rm = rng.randrange(top if use_rex else 8), rng.randrange(top if use_rex else 8)
     d.is_mem = form.modrm is not None and form.mem and (not form.reg or rng.random() < 0.5)
     d.target = WINDOW + rng.randrange(96, 400 - form.span)
+    d.edge = rng.random() < 0.1
+    if d.edge:
+        d.target = WINDOW + WINDOW_SIZE + rng.randrange(-10, 4)
+        if mode == 64 and rng.random() < 0.2:
+            d.target ^= 1 << 63                         # not canonical
     if form.setup:
         form.setup(d)
     short = mode == 64 and d.is_mem and rng.random() < 0.1
@@ -403,7 +411,7 @@ def make(rng: random.Random, form: Form, mode: int) -> Case:
     if form.modrm is not None:
         reg = d.g if form.modrm == "r" else form.modrm
         if d.is_mem:
-            if d.mode == 64 and rng.random() < 0.1:
+            if d.mode == 64 and d.target < 1 << 32 and rng.random() < 0.1:
                 modrm = b"rip"
             else:
                 first, tail, x, b = address(d, short)

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 
 BASE = 0x30000000
 CODE = BASE + 0x2000
-WINDOW = BASE + 0x4800           # what the data operands and the stack point into, in the middle of mapped pages
-WINDOW_SIZE = 512
 DATA, DATA_SIZE = BASE + 0x4000, 0x2000
+WINDOW_SIZE = 512                # what the data operands and the stack point into; nothing is mapped behind it
+WINDOW = DATA + DATA_SIZE - WINDOW_SIZE
 SIZE = 0x6000
 
 IN, OUT, HOST_RSP, SIG, SIG_RIP, FAR32 = BASE, BASE + 0x100, BASE + 0x200, BASE + 0x208, BASE + 0x210, BASE + 0x218

@@ -34,9 +34,12 @@ cdef void rotate(Shifted* s, int op, u64 a, u32 n, u32 bits) noexcept nogil:
         s.of = s.cf ^ bit_of(s.r, bits - 2)
 
 cdef void rotate_carry(Shifted* s, int op, u64 a, u32 n, u32 bits, bint cf) noexcept nogil:
-    """RCL and RCR: the operand and CF as one number of bits + 1 bits, rotated by 0 < n <= bits."""
+    """RCL and RCR: the operand and CF as one number of bits + 1 bits, rotated by n <= bits."""
     cdef u64 carry = cf
-    if op == SH_RCL:
+    if n == 0:                                          # a whole turn
+        s.r, s.cf = a, cf
+        s.of = bit_of(a, bits - 1) ^ (cf if op == SH_RCL else bit_of(a, bits - 2))
+    elif op == SH_RCL:
         s.cf = bit_of(a, bits - n)
         s.r = (carry << (n - 1)) | (a << n if n < 64 else 0)
         if n > 1:
@@ -74,10 +77,10 @@ cdef inline int shift_E(Cpu* c, Insn* o, int op, u32 count) noexcept nogil:
     cdef u32 bits = 8 * o.size
     cdef u32 n = count & (63 if o.size == 8 else 31)
     cdef int st
-    if (op == SH_RCL or op == SH_RCR) and bits < 32:
-        n %= bits + 1
     if n == 0:
         return touch_E(c, o)
+    if (op == SH_RCL or op == SH_RCR) and bits < 32:
+        n %= bits + 1
     while True:
         st = rmw_begin(c, o, &m, &a)
         if st != ST_OK:
