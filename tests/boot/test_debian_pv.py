@@ -142,6 +142,22 @@ def test_killed_while_writing_loses_nothing_flushed(cloud, tmp_path):
         assert got == expected.read_text(), f"file {number} of {flushed}"
 
 
+def test_virtual_time_repeats_to_the_bit(cloud, tmp_path):
+    """Under virtual time two boots retire the same instructions, make the same hypercalls and print the same bytes."""
+    runs = []
+    for number in range(2):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        (tmp_path / "initrd").write_bytes(debian.initramfs(cloud, "cat /proc/interrupts /proc/uptime\npoweroff -f\n"))
+        debian.ext4_image(tmp_path / "root.img")
+        report = directory / "report.json"
+        status, output = run(config(tmp_path, cloud, 2), "--clock", "virtual", "--seed", "11", "--json", report)
+        assert status == 0, output[-3000:]
+        counted = json.loads(report.read_text())
+        runs.append([output, *(counted[name] for name in ("instructions", "guest_seconds", "hypercalls"))])
+    assert runs[0] == runs[1]
+
+
 def test_from_python(cloud, tmp_path):
     """The Python way is as short: host, domain from a dict, expect on the console, wait."""
     import xenfast

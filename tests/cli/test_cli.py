@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import termios
+import time
 
 import pytest
 
@@ -19,6 +22,15 @@ def xenfast(*arguments: str, **options) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "xenfast", *map(str, arguments)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, **options,
     )  # fmt: skip
+
+
+def read_until(fd: int, text: bytes) -> bytes:
+    """Read from a terminal until the text has come."""
+    shown, end = b"", time.monotonic() + 60
+    while text not in shown:
+        assert time.monotonic() < end, shown
+        shown += os.read(fd, 4096)
+    return shown
 
 
 def test_table_of_commands(capsys):
@@ -204,6 +216,34 @@ class TestRunning:
         report = tmp_path / "report.json"
         assert xenfast("run", "--kernel", "missing", "--json", report).returncode == 1
         assert "cannot read the kernel" in json.loads(report.read_text())["reason"]
+
+    def test_terminal(self, guest):
+        """On a terminal what is typed reaches the guest, Ctrl-] leaves, and the terminal is as it was."""
+        master, slave = os.openpty()
+        before = termios.tcgetattr(slave)
+        kernel = guest("pv64-echo")
+        command = [sys.executable, "-m", "xenfast", "run", "--memory", "8", "--kernel", str(kernel)]
+        for typed, says, status in ((b"hello\r", b"you said: hello", 0), (b"\x1d", b"Ctrl-]", 1)):
+            with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave) as process:
+                shown = read_until(master, b"say something")
+                os.write(master, typed)
+                shown += read_until(master, says)
+                assert process.wait(30) == status
+        assert termios.tcgetattr(slave) == before
+        os.close(slave)
+        os.close(master)
+
+    def test_interrupt(self, guest):
+        """Ctrl-C without a terminal: one sentence, status 1."""
+        command = [sys.executable, "-m", "xenfast", "run", "--memory", "8", "--kernel", str(guest("pv64-spin"))]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            assert "spinning" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.read() == "xenfast: interrupted\n"
+        assert process.returncode == 1
 
     def test_closed_output(self):
         """Output into a closed pipe ends the command without a traceback."""

@@ -8,7 +8,6 @@ as well.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import uuid as uuid_module
@@ -226,6 +225,8 @@ def _checked(name: str, value: Any, fail: Any) -> Any:
         value = str(value)
     key = keys.KEYS.get(name)
     if key is None:
+        import difflib
+
         near = difflib.get_close_matches(name, keys.KEYS, 1)
         raise fail(f"unknown key {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     if key.kind == keys.NUMBER and isinstance(value, str) and value.strip().isdigit():

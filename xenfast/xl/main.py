@@ -5,7 +5,6 @@ As xl(1): the exit status is 0 or 1.  Nothing a user types makes a traceback; an
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -59,6 +58,8 @@ def find(name: str) -> Command:
     begins = [command for command in BY_NAME if command.startswith(name)] if name else []
     if len(begins) == 1:
         return BY_NAME[begins[0]]
+    import difflib
+
     near = difflib.get_close_matches(name, BY_NAME, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else "; see xenfast help"
     raise XenfastError(f"there is no command {name!r}{hint}")
