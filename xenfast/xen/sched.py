@@ -28,7 +28,7 @@ log = logging.getLogger("xenfast")
 REAL_SLICE = 20_000_000         # instructions a vcpu's thread runs before it looks around; the core itself watches the timer
 TICK_SLICE = 500_000            # the same while the guest uses the periodic timer
 VIRTUAL_QUANTUM = 100_000       # instructions (ns) a vcpu runs before the next one's turn
-HOST_CHECK = 64                 # quanta between two looks at the host's clock and files in virtual time
+VIRTUAL_ALONE = 5_000_000       # the same while no other vcpu could run
 
 Until = Callable[[], Any] | None
 
@@ -206,22 +206,29 @@ class VirtualTimeScheduler(Scheduler):
         super().__init__(hypervisor)
         self._last: tuple[int, int] = (-1, -1)      # (domid, vcpu) that ran last
         self._current: Vcpu | None = None
+        self._woken = False             # another vcpu may have become runnable in this quantum
+
+    def add(self, vcpu: "Vcpu") -> None:
+        self._woken = True
+
+    def wake(self, vcpu: "Vcpu") -> None:
+        self._woken = True
 
     def _vcpus(self) -> list["Vcpu"]:
         domains = self.hypervisor.domains
         return [vcpu for domid in sorted(domains) for vcpu in domains[domid].vcpus]
 
-    def _next(self, vcpus: list["Vcpu"]) -> "Vcpu | None":
-        """The runnable vcpu after the one that ran last."""
+    def _next(self, vcpus: list["Vcpu"]) -> tuple["Vcpu | None", int]:
+        """The runnable vcpu after the one that ran last, and its quantum."""
         runnable = [vcpu for vcpu in vcpus if vcpu.runnable]
-        for vcpu in runnable:
-            if (vcpu.domain.domid, vcpu.vcpu_id) > self._last:
-                return vcpu
-        return runnable[0] if runnable else None
+        if not runnable:
+            return None, 0
+        after = (vcpu for vcpu in runnable if (vcpu.domain.domid, vcpu.vcpu_id) > self._last)
+        return next(after, runnable[0]), VIRTUAL_QUANTUM if len(runnable) > 1 else VIRTUAL_ALONE
 
     def run(self, until: Until, timeout: float | None) -> StopReason:
         end = None if timeout is None else time.monotonic() + timeout
-        quanta = 0
+        next_check = 0              # when to look at the host's clock and files again, in virtual time
         self.loop.run_ready()
         while True:
             if until is not None and until():
@@ -230,16 +237,16 @@ class VirtualTimeScheduler(Scheduler):
                 if not self.loop.run_ready():
                     return StopReason.ENDED
                 continue
-            quanta += 1
-            if quanta % HOST_CHECK == 0:
+            if self.clock.now() >= next_check:
+                next_check = self.clock.now() + VIRTUAL_ALONE
                 if end is not None and time.monotonic() >= end:
                     return StopReason.TIMEOUT
                 self.loop.poll(0)
             vcpus = self._vcpus()
             self._fire(vcpus)
-            vcpu = self._next(vcpus)
+            vcpu, quantum = self._next(vcpus)
             if vcpu is not None:
-                self._quantum(vcpu, vcpus, until)
+                self._quantum(vcpu, quantum, vcpus, until)
             elif not self._skip_idle(vcpus, end):
                 return StopReason.TIMEOUT if end is not None and time.monotonic() >= end else StopReason.IDLE
 
@@ -257,7 +264,7 @@ class VirtualTimeScheduler(Scheduler):
         timer = self.loop.next_deadline()
         return due if timer is None else min(due, timer)
 
-    def _quantum(self, vcpu: "Vcpu", vcpus: list["Vcpu"], until: Until) -> None:
+    def _quantum(self, vcpu: "Vcpu", quantum: int, vcpus: list["Vcpu"], until: Until) -> None:
         """Let a vcpu run for its quantum, or until it waits, somebody's timer is due, or what is waited for has happened."""
         clock, loop = self.clock, self.loop
         if self._current is not vcpu:
@@ -265,7 +272,8 @@ class VirtualTimeScheduler(Scheduler):
                 self._current.preempted()
             self._current = vcpu
             self._last = vcpu.domain.domid, vcpu.vcpu_id
-        stop = clock.now() + VIRTUAL_QUANTUM
+        stop = clock.now() + quantum
+        self._woken = False
         vcpu.tick(clock.now())
         due = min(self._due(vcpus), vcpu.next_tick)
         while True:
@@ -275,6 +283,9 @@ class VirtualTimeScheduler(Scheduler):
             reason = vcpu.run_slice(left)
             if reason == EXIT_BUDGET:           # used up, or SCHEDOP_yield
                 break
+            if self._woken:                     # no longer alone, perhaps
+                self._woken = False
+                stop = min(stop, clock.now() + VIRTUAL_QUANTUM)
             if loop.run_ready():
                 if until is not None and until():
                     break
