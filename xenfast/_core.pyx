@@ -28,7 +28,8 @@ include "cpu/f80.pxi"           # 80-bit floating point: rounding and arithmetic
 include "cpu/f80_convert.pxi"   # its conversions, remainders, scaling
 include "cpu/x87.pxi"           # the register stack
 include "cpu/ops_x87.pxi"       # x87: arithmetic, comparison, loads, stores
-include "cpu/ops_x87_reg.pxi"   # x87: register moves, functions
+include "cpu/ops_x87_reg.pxi"   # x87: register moves, rounding, remainders
+include "cpu/ops_x87_functions.pxi"  # x87: transcendental functions
 include "cpu/ops_x87_control.pxi"    # x87: environment, FXSAVE
 include "cpu/ops_packed_arith.pxi"   # packed integers, MMX and XMM
 include "cpu/ops_packed_shift.pxi"

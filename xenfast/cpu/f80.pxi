@@ -196,10 +196,10 @@ cdef F80 f80_round(Fx* x, bint sign, i32 e, u64 hi, u64 lo, int p) noexcept nogi
     """The F80 nearest to (sign, e, hi, lo), hi normalised.  An unmasked overflow or underflow wraps the exponent."""
     if not fp_round(x, sign, &e, &hi, lo, p, F80_EMAX):
         e += F80_WRAP if e <= 0 else -F80_WRAP
-        if e >= F80_EMAX:
-            return f80_inf(sign)
-        if e <= 0:
-            return f80_zero(sign)
+        if e >= F80_EMAX or e <= 0:            # FSCALE can go that far
+            x.ex |= FP_PE
+            x.c1 = FSW_C1 if e > 0 else 0
+            return f80_zero(sign) if e <= 0 else f80_inf(sign)
     return f80(sign, e, hi)
 
 # ---- arithmetic -----------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ cdef void rows_d8_d9() noexcept:
     x_st(0xD9, 0, FLD_STi, b"FLD")
     x_st(0xD9, 1, FXCH_STi, b"FXCH")
     x_rm(0xD9, 0xD0, FNOP, b"FNOP")
-    x_st(0xD9, 3, FSTP_STi, b"FSTP")
+    x_st(0xD9, 3, FSTPNCE_STi, b"FSTPNCE")
     x_rm(0xD9, 0xE0, FCHS, b"FCHS")
     x_rm(0xD9, 0xE1, FABS, b"FABS")
     x_rm(0xD9, 0xE4, FTST, b"FTST")
@@ -104,11 +104,11 @@ cdef void rows_da_db() noexcept:
     x_flags(0xDB, 2, FCMOV_ST0_STi, b"FCMOVNBE", F_CF | F_ZF, F_NONE)
     x_flags(0xDB, 3, FCMOV_ST0_STi, b"FCMOVNU", F_PF, F_NONE)
     # FNENI, FNDISI, FNSETPM: of the 8087 and 80287, no-ops since.
-    x_rm(0xDB, 0xE0, FNOP, b"FNENI")
-    x_rm(0xDB, 0xE1, FNOP, b"FNDISI")
+    x_rm(0xDB, 0xE0, FNENI, b"FNENI")
+    x_rm(0xDB, 0xE1, FNENI, b"FNDISI")
     x_rm(0xDB, 0xE2, FNCLEX, b"FNCLEX")
     x_rm(0xDB, 0xE3, FNINIT, b"FNINIT")
-    x_rm(0xDB, 0xE4, FNOP, b"FNSETPM")
+    x_rm(0xDB, 0xE4, FNENI, b"FNSETPM")
     x_flags(0xDB, 5, FUCOMI_ST0_STi, b"FUCOMI", F_NONE, F_ALL)
     x_flags(0xDB, 6, FCOMI_ST0_STi, b"FCOMI", F_NONE, F_ALL)
 

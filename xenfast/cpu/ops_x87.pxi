@@ -197,13 +197,21 @@ cdef int FXAM(Cpu* c, Insn* o) noexcept nogil:
     return ST_OK
 
 # ---- loads ----------------------------------------------------------------------------------------------------------
+cdef int load_float(Cpu* c, Insn* o, Fx* x, F80 v) noexcept nogil:
+    """FLD of a single or double.  An unmasked denormal operand is loaded all the same."""
+    if x.ex & FP_DE & ~x.cw and st_empty(c, -1):
+        x87_end(c, o, x)
+        st_push(c, v)
+        return ST_OK
+    return x87_push(c, o, x, f80_load(x, v))
+
 cdef int FLD_Md(Cpu* c, Insn* o) noexcept nogil:
     cdef Fx x
     cdef u32 v
     cdef int st = x87_begin(c, &x)
     if st == ST_OK:
         st = vec_read(c, o, 4, &v, False)
-    return x87_push(c, o, &x, f80_load(&x, f32_to_f80(&x, v))) if st == ST_OK else st
+    return load_float(c, o, &x, f32_to_f80(&x, v)) if st == ST_OK else st
 
 cdef int FLD_Mq(Cpu* c, Insn* o) noexcept nogil:
     cdef Fx x
@@ -211,7 +219,7 @@ cdef int FLD_Mq(Cpu* c, Insn* o) noexcept nogil:
     cdef int st = x87_begin(c, &x)
     if st == ST_OK:
         st = vec_read(c, o, 8, &v, False)
-    return x87_push(c, o, &x, f80_load(&x, f64_to_f80(&x, v))) if st == ST_OK else st
+    return load_float(c, o, &x, f64_to_f80(&x, v)) if st == ST_OK else st
 
 cdef int FLD_Mt(Cpu* c, Insn* o) noexcept nogil:
     """80 bits as they are: not even a signalling NaN raises anything."""
@@ -267,7 +275,11 @@ cdef int FLD_STi(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     v = st_read(c, o.rm & 7, &x, &empty)
-    return x87_push(c, o, &x, v)
+    if not empty:
+        return x87_push(c, o, &x, v)
+    if x87_end(c, o, &x):                      # an underflow comes before an overflow
+        st_push(c, v)
+    return ST_OK
 
 # ---- constants, rounded as RC says (SDM Vol. 2, FLD1): mantissa below the exact value, and what comes next -----------
 cdef struct Constant:
@@ -306,6 +318,9 @@ cdef int x87_store(Cpu* c, Insn* o, Fx* x, u32 n, const void* data, bint pop) no
         st = vec_write(c, o, n, data, False)
         if st != ST_OK:
             return st
+    elif x.ex & ~x.cw & (FP_OE | FP_UE):
+        x.ex &= ~<u32>FP_PE                    # nothing was rounded
+        x.c1 = 0
     x87_end(c, o, x)
     if ok and pop:
         st_pop(c)
