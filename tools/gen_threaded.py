@@ -25,7 +25,7 @@ TEST_COND = {4: "{u}r == 0", 5: "{u}r != 0", 8: "{i}r < 0", 9: "{i}r >= 0", 14: 
 
 out = []          # lines of handlers
 table = []        # (exec function, size, memory, shape, live, handler name)
-fused = []        # (first exec function, size, memory, cc, handler name)
+fused = []        # (first exec function, size, memory, shape, cc, live, handler name)
 
 
 def u(size):
@@ -147,10 +147,11 @@ def compare():
                     continue
                 for cc in FUSED_CMP if op == "CMP" else FUSED_TEST:
                     cond = (CMP_COND if op == "CMP" else TEST_COND)[cc].format(u=u(size), i=i(size))
-                    name = f"H_{op}_{form}_{size}{shape}_J{CC[cc]}"
-                    handler(name, load + r + [flags, *branch(cond)])
-                    for ex in execs:
-                        fused.append((ex, size, mem, shape, cc, name))
+                    for live in "LD":
+                        name = f"H_{op}_{form}_{size}{shape}_J{CC[cc]}{live}"
+                        handler(name, load + r + ([flags] if live == "L" else []) + branch(cond))
+                        for ex in execs:
+                            fused.append((ex, size, mem, shape, cc, live, name))
 
 
 def unary():
@@ -225,6 +226,45 @@ def multiply():
                     add([ex], size, int(bool(shape)), shape, live, name)
 
 
+def wide():
+    """MUL and DIV on rDX:rAX; a quotient that does not fit is the exec function's business."""
+    for size in (4, 8):
+        bits = 8 * size
+        for form, shape in (("E", ""), ("M", "B"), ("M", "X")):
+            load = [f"cdef u64 a = {u(size)}c.r[o.rm]"] if not shape else address(shape) + probe("rtag", size) + [
+                f"cdef u64 a = {pointer(size)}"]
+            if size == 8:
+                product = ["cdef u64 hi = 0", "cdef u64 lo = xf_umul(a, c.r[RAX], &hi)"]
+            else:
+                product = ["cdef u64 lo = a * <u32>c.r[RAX]", "cdef u64 hi = lo >> 32"]
+            name = f"H_MUL_{form}_{size}{shape}"
+            handler(name, load + product + [f"c.r[RAX] = {u(size)}lo", f"c.r[RDX] = {u(size)}hi",
+                                            f"flags_shift(c, {size}, lo, hi != 0, hi != 0)", *NEXT])
+            add(["MUL_E"], size, int(bool(shape)), shape, "L", name)
+            quotient = (["cdef u64 rem = 0", "cdef u64 q = xf_udiv(c.r[RDX], c.r[RAX], a, &rem)"] if size == 8 else
+                        [f"cdef u64 n = (c.r[RDX] << {bits}) | <u32>c.r[RAX]", "cdef u64 q = n / a", "cdef u64 rem = n % a"])
+            name = f"H_DIV_{form}_{size}{shape}"
+            handler(name, load + [f"if unlikely({u(size)}c.r[RDX] >= a):", "    T_GENERIC(c, o)", "    return"] + quotient + [
+                "c.r[RAX] = q", "c.r[RDX] = rem", *NEXT])
+            add(["DIV_E"], size, int(bool(shape)), shape, "L", name)
+
+
+def alu_branch():
+    """The common arithmetic in front of JE and JNE."""
+    flags = {op: f for op, (_, f) in ALU.items()} | {"DEC": "flags_dec(c, {s}, a, r)"}
+    forms = {"E_G": "c.r[o.reg]", "E_I": "<u64>o.imm", "E": "1"}
+    for op, form in (("DEC", "E"), ("SUB", "E_I"), ("SUB", "E_G"), ("AND", "E_I"), ("AND", "E_G"), ("ADD", "E_I"), ("OR", "E_G")):
+        for size in (4, 8):
+            for cc in (4, 5):
+                for live in "LD":
+                    expr = "a - b" if op == "DEC" else ALU[op][0]
+                    name = f"H_{op}_{form}_{size}_J{CC[cc]}{live}"
+                    handler(name, [f"cdef u64 a = c.r[o.rm], b = {forms[form]}", f"cdef u64 r = {expr}", put("rm", size, "r"),
+                                   *([flags[op].format(s=size)] if live == "L" else []),
+                                   *branch(TEST_COND[cc].format(u=u(size), i=i(size)))])
+                    fused.append((f"{op}_{form}", size, 0, "", cc, live, name))
+
+
 # ---- moves ----------------------------------------------------------------------------------------------------------
 def moves():
     for size in (1, 2, 4, 8):
@@ -254,10 +294,10 @@ def moves():
                         put("reg", size, value.format(k=cast, b=8 * width, x=pointer(width))), *NEXT])
                     add([f"{op}_G_{code}"], size, 1, shape, "L", name)
     handler("H_MOVSXD_8", ["c.r[o.reg] = <u64><i64><i32>c.r[o.rm]", *NEXT])
-    add(["MOVSXD_G_E"], 8, 0, "", "L", "H_MOVSXD_8")
+    add(["OPCODE_63"], 8, 0, "", "L", "H_MOVSXD_8")
     for shape in "BX":
         handler(f"H_MOVSXD_M_8{shape}", address(shape) + probe("rtag", 4) + [f"c.r[o.reg] = <u64><i64><i32>{pointer(4)}", *NEXT])
-        add(["MOVSXD_G_E"], 8, 1, shape, "L", f"H_MOVSXD_M_8{shape}")
+        add(["OPCODE_63"], 8, 1, shape, "L", f"H_MOVSXD_M_8{shape}")
         for size in (4, 8):
             name = f"H_LEA_{size}{shape}"
             handler(name, [address(shape)[0], put("reg", size, "lin"), *NEXT])
@@ -348,6 +388,8 @@ def main():
     unary()
     shifts()
     multiply()
+    wide()
+    alu_branch()
     moves()
     stack()
     conditional()
@@ -355,8 +397,8 @@ def main():
     print("cdef void init_threaded() noexcept:")
     for ex, size, mem, shape, live, name in table:
         print(f"    fast({ex}, {size}, {mem}, {1 if shape == 'X' else 0}, {1 if live == 'L' else 0}, {name})")
-    for ex, size, mem, shape, cc, name in fused:
-        print(f"    fast_fused({ex}, {size}, {mem}, {1 if shape == 'X' else 0}, {cc}, {name})")
+    for ex, size, mem, shape, cc, live, name in fused:
+        print(f"    fast_fused({ex}, {size}, {mem}, {1 if shape == 'X' else 0}, {cc}, {1 if live == 'L' else 0}, {name})")
     for cc in range(16):
         print(f"    fast_cc({cc}, H_J{CC[cc]}, H_SET{CC[cc]}, H_CMOV{CC[cc]}_4, H_CMOV{CC[cc]}_8)")
     print(f"# {sum(line.startswith('cdef void H_') for line in out)} handlers", file=sys.stderr)

@@ -99,6 +99,7 @@ cdef class Vcpu:
         self.c.jc = <JumpEntry*>reserve(sizeof(JumpEntry) * JC_SIZE)
         for i in range(2):
             self.c.tlbs[i] = <TlbEntry*>reserve(sizeof(TlbEntry) * TLB_SIZE)
+            self.c.tlb_filled[i] = TLB_FEW + 1         # all zeroes is not all invalid: clear every slot once
         self.c.cache = cache_new(memory.m.max_page)
         if self.c.cache == NULL or self.c.jc == NULL or self.c.tlbs[0] == NULL or self.c.tlbs[1] == NULL:
             raise MemoryError("no address space for a vcpu's caches")
@@ -141,7 +142,9 @@ cdef class Vcpu:
 
     @exact.setter
     def exact(self, bint value):
-        self.c.exact = value
+        if value != self.c.exact:
+            self.c.exact = value
+            cache_flush(self.c)             # blocks for exact runs keep more flags
 
     @property
     def until(self):

@@ -76,7 +76,7 @@ cdef void mark_code(Cpu* c, u64 mfn, u64 first, u64 last) noexcept nogil:
         if c.mem.vcpus[i] != NULL and c.mem.vcpus[i] != c and c.mem.vcpus[i].in_run:
             request_wait(c, c.mem.vcpus[i], REQ_FLUSH)
 
-cdef Insn* finish_block(Cpu* c, Block* b, u32 n, u32 pos, int off) noexcept nogil:
+cdef Insn* finish_block(Cpu* c, Block* b, const u8* host, u32 n, u32 pos, int off) noexcept nogil:
     """Add the terminator, which goes on at off, and choose the threaded handlers."""
     cdef Insn* first = c.cache.arena + b.first
     cdef Insn* end = first + n
@@ -86,7 +86,7 @@ cdef Insn* finish_block(Cpu* c, Block* b, u32 n, u32 pos, int off) noexcept nogi
     end.imm = off
     end.fn = T_NEXT
     end.next_in = NO_INSN
-    specialise(first, n, b.mode)
+    specialise(c, b, host, n, off)
     return first
 
 cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil:
@@ -144,7 +144,7 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
         b.page2_next = k.pages[b.mfn2].head2
         k.pages[b.mfn2].head2 = b
         mark_code(c, b.mfn2, 0, 15)
-    return finish_block(c, b, n, pos, off)
+    return finish_block(c, b, host, n, pos, off)
 
 cdef inline bint follows(Insn* o, u32 mode, int start) noexcept nogil:
     """Is o a jump to later in the page, or back beyond the block's start?  Decoding then goes on there, and o costs nothing."""

@@ -190,11 +190,11 @@ cdef void step_traced(Cpu* c) noexcept nogil:
         fault(c, X_DB)
         c.status = ST_TRAP
 
-cdef u32 run_slice(Cpu* c, i64 budget) noexcept nogil:
-    """Run up to budget instructions; returns an exit reason."""
+cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
+    """Run budget instructions, exactly or to the end of a block; returns an exit reason."""
     cdef u32 reason = EXIT_NONE
     cdef bint traced
-    c.bias = MAX_BLOCK if c.exact else 0
+    c.bias = MAX_BLOCK if exact else 0
     c.slice = budget - c.bias
     c.budget = c.slice
     while reason == EXIT_NONE:
@@ -250,7 +250,7 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
         elif n > SLICE:
             n = SLICE
         before = c.icount
-        reason = run_slice(c, n)
+        reason = run_slice(c, n, c.exact and (n == left or c.clock.is_virtual))
         left -= <i64>(c.icount - before)
         if reason != EXIT_BUDGET or c.trace:
             break

@@ -70,12 +70,26 @@ cdef inline u64 invalid_tag(u64 lin) noexcept nogil:
     """A tag no address of this slot matches."""
     return (lin ^ 4096) & ~<u64>4095
 
-cdef void tlb_clear(TlbEntry* tlb) noexcept nogil:
+cdef inline void tlb_clear_slot(TlbEntry* tlb, u64 i) noexcept nogil:
+    tlb[i].rtag = tlb[i].wtag = tlb[i].xtag = (i ^ 1) << 12
+
+cdef void tlb_clear(Cpu* c, int index) noexcept nogil:
+    """Forget one TLB: slot by slot while few have been filled, for a guest that switches address spaces flushes often."""
     cdef u64 i
-    for i in range(TLB_SIZE):
-        tlb[i].rtag = (i ^ 1) << 12
-        tlb[i].wtag = (i ^ 1) << 12
-        tlb[i].xtag = (i ^ 1) << 12
+    if c.tlb_filled[index] <= TLB_FEW:
+        for i in range(c.tlb_filled[index]):
+            tlb_clear_slot(c.tlbs[index], c.tlb_slots[index][i])
+    else:
+        for i in range(TLB_SIZE):
+            tlb_clear_slot(c.tlbs[index], i)
+    c.tlb_filled[index] = 0
+
+cdef inline void tlb_note_fill(Cpu* c, u64 lin) noexcept nogil:
+    cdef u32 n = c.tlb_filled[c.tlb_index]
+    if n < TLB_FEW:
+        c.tlb_slots[c.tlb_index][n] = <u16>((lin >> 12) & (TLB_SIZE - 1))
+    if n <= TLB_FEW:
+        c.tlb_filled[c.tlb_index] = n + 1
 
 cdef inline void jc_flush(Cpu* c) noexcept nogil:
     """Forget every jump-cache entry: a new generation makes all tags foreign."""
@@ -87,15 +101,15 @@ cdef inline void jc_flush(Cpu* c) noexcept nogil:
 
 cdef void tlb_flush(Cpu* c) noexcept nogil:
     c.stat[STAT_TLB_FLUSHES] += 1
-    tlb_clear(c.tlbs[0])
-    tlb_clear(c.tlbs[1])
+    tlb_clear(c, 0)
+    tlb_clear(c, 1)
     c.flush_time[0] = c.flush_time[1] = add_fetch64(&c.mem.flush_clock, 1)
     jc_flush(c)
 
 cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
     """One of the two TLBs: a PV guest has loaded the CR3 of one mode."""
     c.stat[STAT_TLB_FLUSHES] += 1
-    tlb_clear(c.tlbs[index])
+    tlb_clear(c, index)
     c.flush_time[index] = add_fetch64(&c.mem.flush_clock, 1)
     jc_flush(c)
 
@@ -259,6 +273,7 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     if e.add != <i64>(<u64>host[0] - lin) or (e.rtag != page and e.wtag != page and e.xtag != page):
         # Another page, or the same one mapped elsewhere without a flush: no permission of the old entry may survive.
         e.rtag = e.wtag = e.xtag = invalid_tag(lin)
+        tlb_note_fill(c, lin)
     e.add = <i64>(<u64>host[0] - lin)
     if access != ACC_EXEC:
         e.rtag = page

@@ -14,8 +14,8 @@ cdef struct FastSet:     # the threaded handlers of one exec function
     int kind             # KILLS_FLAGS, PURE, of the register form
     handler_t reg[4][2]              # [log2 size][flags live]
     handler_t mem[4][2]              # [log2 size][index used]
-    handler_t fused_reg[4][16]       # with a Jcc behind it
-    handler_t fused_mem[4][2][16]
+    handler_t fused_reg[4][16][2]    # with a Jcc behind it: [log2 size][condition][flags live]
+    handler_t fused_mem[4][2][16][2]
 
 cdef FastSet fast_sets[FAST_MAX]
 cdef int n_fast = 1                  # 0: no handlers
@@ -48,11 +48,11 @@ cdef void fast(exec_t ex, int size, bint mem, int index, bint live, handler_t h)
     if live and s.reg[k][0] == NULL:
         s.reg[k][0] = h
 
-cdef void fast_fused(exec_t ex, int size, bint mem, int index, int cc, handler_t h) noexcept:
+cdef void fast_fused(exec_t ex, int size, bint mem, int index, int cc, bint live, handler_t h) noexcept:
     if mem:
-        fast_set(ex).fused_mem[log2_size(size)][index][cc] = h
+        fast_set(ex).fused_mem[log2_size(size)][index][cc][live] = h
     else:
-        fast_set(ex).fused_reg[log2_size(size)][cc] = h
+        fast_set(ex).fused_reg[log2_size(size)][cc][live] = h
 
 cdef void fast_cc(int cc, handler_t jcc, handler_t setcc, handler_t cmov4, handler_t cmov8) noexcept:
     jcc_handlers[cc] = jcc
@@ -66,7 +66,7 @@ cdef void init_specialise() noexcept:
         SUB_E_G, SUB_G_E, SUB_A_I, SUB_E_I, XOR_E_G, XOR_G_E, XOR_A_I, XOR_E_I, CMP_E_G, CMP_G_E, CMP_A_I, CMP_E_I,
         TEST_E_G, TEST_A_I, TEST_E_I, NEG_E, SHL_E_1, SHR_E_1, SAR_E_1, IMUL_G_E, IMUL_G_E_I, NULL]
     cdef exec_t* pure = [
-        MOV_E_G, MOV_G_E, MOV_E_I, MOV_Z_I, MOVZX_G_Eb, MOVZX_G_Ew, MOVSX_G_Eb, MOVSX_G_Ew, MOVSXD_G_E, XCHG_E_G, CBW, CWD, NOT_E, NOP,
+        MOV_E_G, MOV_G_E, MOV_E_I, MOV_Z_I, MOVZX_G_Eb, MOVZX_G_Ew, MOVSX_G_Eb, MOVSX_G_Ew, OPCODE_63, XCHG_E_G, CBW, CWD, NOT_E, NOP,
         NULL]
     cdef int i
     init_threaded()
@@ -143,7 +143,7 @@ cdef inline handler_t pick(Insn* o, bint live, u32 mode) noexcept nogil:
         h = s.reg[log2_size(o.size)][live]
     return h if h != NULL else generic_handler(o)
 
-cdef inline handler_t pick_fused(Insn* o, u32 mode) noexcept nogil:
+cdef inline handler_t pick_fused(Insn* o, bint live, u32 mode) noexcept nogil:
     """A handler for o and the Jcc behind it, or NULL."""
     cdef FastSet* s = &fast_sets[row_fast[o.op]]
     if not mode & MODE_64 or not rows[(o + 1).op].attrs & A_JCC or not ordinary(o, mode):
@@ -151,28 +151,64 @@ cdef inline handler_t pick_fused(Insn* o, u32 mode) noexcept nogil:
     if is_accumulator(o.ex):
         o.rm = RAX
     if o.is_mem:
-        return s.fused_mem[log2_size(o.size)][o.index != R_ZERO][(o + 1).cc]
-    return s.fused_reg[log2_size(o.size)][(o + 1).cc]
+        return s.fused_mem[log2_size(o.size)][o.index != R_ZERO][(o + 1).cc][live]
+    return s.fused_reg[log2_size(o.size)][(o + 1).cc][live]
 
-cdef void specialise(Insn* first, u32 n, u32 mode) noexcept nogil:
-    """Give each of the n instructions its handler, from the last to the first so that dead flags are known."""
+cdef inline int flag_kind(Insn* o, bint live) noexcept nogil:
+    """What o does to flags that are (not) live behind it: KILLS_FLAGS, PURE, or 0 for a reader or what may fault."""
+    cdef int kind = 0 if o.is_mem or o.prefix & PFX_LOCK else fast_sets[row_fast[o.op]].kind
+    if o.ex == LEA_G_M:
+        return PURE
+    if not live and not o.is_mem and (o.ex == INC_E or o.ex == DEC_E):
+        return PURE                          # its flags are dead, CF and all
+    if (o.ex == SHL_E_I or o.ex == SHR_E_I or o.ex == SAR_E_I) and not o.is_mem and o.size >= 4 and o.imm & 31:
+        return KILLS_FLAGS
+    return kind
+
+cdef bint dead_at(Cpu* c, Block* b, const u8* host, i64 off) noexcept nogil:
+    """Does the code at this offset of the block's page set all flags before anything can see them?
+
+    The bytes looked at count as decoded: should they be written, this block goes too.  Never so in an exact run, which may stop, or be
+    interrupted, at the branch and show the flags.
+    """
+    cdef Insn o
+    cdef i64 start = <i64>(b.maddr & 4095)
+    cdef int i, length
+    if c.exact or b.mfn2 != NO_FRAME or start + off < 0 or start + off >= 4096:
+        return False
+    for i in range(4):
+        o.off = 0
+        length = decode(b.mode, host + off, 4096 - <int>(start + off), &o)
+        if length <= 0:
+            return False
+        mark_code(c, b.maddr >> 12, start + off, start + off + length - 1)
+        if flag_kind(&o, True) == KILLS_FLAGS:
+            return True
+        if flag_kind(&o, True) != PURE:
+            return False
+        off += length
+        if start + off >= 4096:
+            return False
+    return False
+
+cdef void specialise(Cpu* c, Block* b, const u8* host, u32 n, i64 end) noexcept nogil:
+    """Give each of the block's n instructions its handler, from the last to the first so that dead flags are known."""
+    cdef Insn* first = c.cache.arena + b.first
     cdef int i = <int>n - 1, kind
-    cdef bint live = True
+    cdef bint live = True, live_behind_branch = True
     cdef Insn* o
     cdef handler_t h
+    if n and rows[first[n - 1].op].attrs & A_JCC:
+        live = not dead_at(c, b, host, end)             # the way on when the last branch is not taken
     while i >= 0:
         o = first + i
         h = NULL
         if row_fast[o.op] and i + 1 < <int>n:
-            h = pick_fused(o, mode)
-        o.fn = h if h != NULL else pick(o, live, mode)
-        kind = 0 if o.is_mem or o.prefix & PFX_LOCK else fast_sets[row_fast[o.op]].kind
-        if o.ex == LEA_G_M:
-            kind = PURE
-        elif not live and not o.is_mem and (o.ex == INC_E or o.ex == DEC_E):
-            kind = PURE                      # its flags are dead, CF and all
-        elif (o.ex == SHL_E_I or o.ex == SHR_E_I or o.ex == SAR_E_I) and not o.is_mem and o.size >= 4 and o.imm & 31:
-            kind = KILLS_FLAGS
+            h = pick_fused(o, live_behind_branch, b.mode)
+        o.fn = h if h != NULL else pick(o, live, b.mode)
+        kind = flag_kind(o, live)
+        if rows[o.op].attrs & A_JCC:
+            live_behind_branch = live or not dead_at(c, b, host, o.imm)
         if kind == KILLS_FLAGS:
             live = False
         elif kind != PURE:

@@ -155,6 +155,7 @@ cdef struct TlbEntry:    # 32 bytes.  Tags are linear page addresses; an invalid
 cdef enum:
     TLB_BITS = 10
     TLB_SIZE = 1 << TLB_BITS
+    TLB_FEW = 96
     JC_BITS = 12
     JC_SIZE = 1 << JC_BITS
 
@@ -438,6 +439,8 @@ cdef struct Cpu:
     u64 until            # stop before the instruction at this RIP; ~0 for none
     u64 cpuid_features[16]
     TlbEntry* tlbs[2]
+    u32 tlb_filled[2]    # slots filled since the last flush; TLB_FEW + 1: many
+    u16 tlb_slots[2][96] # which, the first TLB_FEW of them
     BlockCache* cache
     PvState* pv
     int status           # ST_* a handler left the block with
