@@ -19,8 +19,11 @@ cdef int deliver(Cpu* c) noexcept nogil:
         c.exit.code = error
         c.exit.address = c.cr2
         return ST_EXIT
-    c.cr2 = c.cr2
     st = interrupt(c, vector, has_error, error, soft)
+    if st == ST_FAULT and soft:                 # a fault of the INT instruction, whatever its number
+        c.rip = c.int_rip
+        c.status = ST_FAULT
+        return deliver(c)
     if st == ST_FAULT and not combines(vector, c.exc_vector):
         return deliver(c)                       # benign: the second one alone
     if st == ST_FAULT and vector != X_DF:

@@ -105,6 +105,7 @@ cdef inline int software_interrupt(Cpu* c, Insn* o, int vector) noexcept nogil:
     """INT n, INT3, INTO: a trap; delivery checks the gate's DPL against CPL."""
     if c.is_pv:
         return pv_int(c, o, vector)
+    c.int_rip = insn_rip(c, o)
     branch_next(c, o)
     fault(c, vector)
     return ST_TRAP

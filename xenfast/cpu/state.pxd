@@ -389,6 +389,7 @@ cdef struct Cpu:
     u8 exc_vector
     u8 exc_has_error
     u32 exc_error
+    u64 int_rip          # INT n: RIP of the instruction, where a fault of its delivery goes back to
     u64 cr2
     Exit exit
     # Segments and system registers
