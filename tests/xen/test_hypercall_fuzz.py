@@ -112,7 +112,10 @@ class Fuzzer:
             return r.choice((0, 8, 64, r.randrange(4096), 4096, r.choice(EDGES)))
         if "mfn" in name or "gfn" in name:
             return self.frame(guest)
-        return r.choice((self.address, self.frame, lambda g: r.choice(EDGES), lambda g: r.getrandbits(64), lambda g: r.randrange(64)))(guest)
+        kind = r.randrange(5)
+        if kind < 2:
+            return (self.address, self.frame)[kind](guest)
+        return (r.choice(EDGES), r.getrandbits(64), r.randrange(64))[kind - 2]
 
     def struct(self, guest, layout):
         """A struct whose fields nearly make sense."""

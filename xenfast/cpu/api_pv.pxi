@@ -106,18 +106,6 @@ cdef class PvVcpu(Vcpu):
                 c.pv.cr3_kernel = 0
             mem_unlock(c.mem)
 
-    def nmi(self):
-        """Deliver an NMI to the handler the guest has registered, if it has; not while run() runs.  An ExitReason: EXIT_CRASH when
-        the guest's stack cannot be written, else EXIT_NONE."""
-        cdef Cpu* c = self.c
-        cdef int st = ST_BRANCH
-        if c.pv.traps[X_NMI].address:
-            enter_core(c)
-            c.exc_vector, c.exc_has_error = X_NMI, 0
-            st = pv_deliver(c)
-            leave_core(c)
-        return EXIT_CRASH if st == ST_EXIT else EXIT_NONE
-
     # -- hypercalls ---------------------------------------------------------------------------------------------------
     def hypercall(self, u64 nr, *args):
         """Make a hypercall for the guest kernel, outside run(): its value; None when it is not the core's (exit_* tell it)."""

@@ -44,7 +44,6 @@ class Vcpu:
         self.blocked = False            # in SCHEDOP_block or SCHEDOP_poll
         self.in_guest = False           # its thread is inside run_slice()
         self.polling: frozenset[int] | None = None      # ports of SCHEDOP_poll; empty: any
-        self.nmi_pending = False
         self.poll_deadline = NEVER
         self.period = DEFAULT_PERIOD
         self.next_tick = NEVER
@@ -260,11 +259,6 @@ class Vcpu:
             self.set_runstate(abi.RUNSTATE_running)
         if self.runstate_dirty:
             self.update_runstate_area()
-        if self.nmi_pending:
-            self.nmi_pending = False
-            if self.core.nmi() == EXIT_CRASH:
-                self._odd_exit(EXIT_CRASH)
-                return EXIT_CRASH
         reason = self.core.run(budget)
         if reason == EXIT_HYPERCALL:
             hypercall.dispatch(self)

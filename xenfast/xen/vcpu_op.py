@@ -124,9 +124,8 @@ def get_writable_page(domain: "Domain", mfn: int) -> None:
 def _send_nmi(v: "Vcpu", current: "Vcpu", arg: int) -> int:
     if arg:
         raise XenError(errno.EINVAL)
-    v.nmi_pending = True
-    v.kick()
-    v.stop()
+    v.core.send_nmi()
+    v.wake()
     return 0
 
 
