@@ -39,6 +39,7 @@ include "cpu/ops_sse_float.pxi"
 include "cpu/ops_sse_convert.pxi"
 include "cpu/ops_sse4.pxi"
 include "cpu/ops_pcmpstr.pxi"     # SSE4.2 string comparison
+include "cpu/ops_crypto.pxi"    # AES, PCLMULQDQ, SHA
 include "cpu/opcodes.pxi"       # the opcode table: shape and row functions
 include "cpu/opcodes_x87.pxi"   # its rows
 include "cpu/opcodes_sse.pxi"

@@ -4,7 +4,8 @@ A line: mandatory prefix (NP 66 F3 F2), opcode after 0F, operands, data, mnemoni
 appendix A, with the size of a memory operand in bytes: V XMM in reg, W XMM or memory, U XMM, P Q N the same for MMX,
 G E general registers, M memory, Ib an immediate byte; a W of 16 bytes must be aligned unless it says u.  Several
 opcodes in a row share a line.  Data: i integers, s singles, d doubles, q integers of which some are small (counts),
-w 32- and 64-bit integers, m values for MXCSR, t short texts of few different characters (and lengths in EAX, EDX).
+w 32- and 64-bit integers, m values for MXCSR, t short texts of few different characters (and
+lengths in EAX and EDX), a integers in memory that is always aligned (AMD's SHA instructions take any address).
 """
 
 SSE = """
@@ -202,6 +203,14 @@ NP 3A.0F     P,Q8,Ib     i  PALIGNR
 66 3A.61     V,Wu16,Ib   t  PCMPESTRI
 66 3A.62     V,Wu16,Ib   t  PCMPISTRM
 66 3A.63     V,Wu16,Ib   t  PCMPISTRI
+"""
+
+CRYPTO = """
+66 3A.44     V,W16,Ib    i  PCLMULQDQ
+66 38.DB-DF  V,W16       i  AESIMC AESENC AESENCLAST AESDEC AESDECLAST
+66 3A.DF     V,W16,Ib    i  AESKEYGENASSIST
+NP 38.C8-CD  V,W16       a  SHA1NEXTE SHA1MSG1 SHA1MSG2 SHA256RNDS2 SHA256MSG1 SHA256MSG2
+NP 3A.CC     V,W16,Ib    a  SHA1RNDS4
 """
 
 

@@ -1,4 +1,4 @@
-# The opcode table, SSSE3 to SSE4.2: three-byte opcodes 0F 38 and 0F 3A.
+# The opcode table, SSSE3 to SSE4.2, AES, PCLMULQDQ and SHA: three-byte opcodes 0F 38 and 0F 3A.
 #
 # SDM Vol. 2, appendix A, tables A-4 and A-5, in their order.
 
@@ -11,7 +11,11 @@ cdef void sse3a(u32 byte, exec_t ex, const char* name, const char* operands) noe
 cdef void mmx38(u32 byte, exec_t ex, const char* name) noexcept:
     op(MAP_0F38 | byte, ex, name, b"Pq,Qq", F_NONE, F_NONE, A_FPU | A_NP)
 
+cdef void sha38(u32 byte, exec_t ex, const char* name) noexcept:
+    op(MAP_0F38 | byte, ex, name, b"Vx,Wx", F_NONE, F_NONE, A_SSE | A_NP)
+
 cdef void rows_sse4() noexcept:
+    init_aes()
     rows_0f38()
     rows_0f3a()
 
@@ -77,6 +81,17 @@ cdef void rows_0f38() noexcept:
     sse38(0x3F, PMAXUD, b"PMAXUD", b"Vx,Wx")
     sse38(0x40, PMULLD, b"PMULLD", b"Vx,Wx")
     sse38(0x41, PHMINPOSUW_Vx_Wx, b"PHMINPOSUW", b"Vx,Wx")
+    sha38(0xC8, SHA1NEXTE_Vdq_Wdq, b"SHA1NEXTE")
+    sha38(0xC9, SHA1MSG1_Vdq_Wdq, b"SHA1MSG1")
+    sha38(0xCA, SHA1MSG2_Vdq_Wdq, b"SHA1MSG2")
+    sha38(0xCB, SHA256RNDS2_Vdq_Wdq, b"SHA256RNDS2")
+    sha38(0xCC, SHA256MSG1_Vdq_Wdq, b"SHA256MSG1")
+    sha38(0xCD, SHA256MSG2_Vdq_Wdq, b"SHA256MSG2")
+    sse38(0xDB, AESIMC_Vdq_Wdq, b"AESIMC", b"Vx,Wx")
+    sse38(0xDC, AESENC_Vdq_Wdq, b"AESENC", b"Vx,Wx")
+    sse38(0xDD, AESENCLAST_Vdq_Wdq, b"AESENCLAST", b"Vx,Wx")
+    sse38(0xDE, AESDEC_Vdq_Wdq, b"AESDEC", b"Vx,Wx")
+    sse38(0xDF, AESDECLAST_Vdq_Wdq, b"AESDECLAST", b"Vx,Wx")
 
 cdef void rows_0f3a() noexcept:
     sse3a(0x08, ROUNDPS_Vx_Wx_Ib, b"ROUNDPS", b"Vx,Wx,Ib")
@@ -98,8 +113,11 @@ cdef void rows_0f3a() noexcept:
     sse3a(0x40, DPPS_Vx_Wx_Ib, b"DPPS", b"Vx,Wx,Ib")
     sse3a(0x41, DPPD_Vx_Wx_Ib, b"DPPD", b"Vx,Wx,Ib")
     sse3a(0x42, MPSADBW_Vx_Wx_Ib, b"MPSADBW", b"Vx,Wx,Ib")
+    sse3a(0x44, PCLMULQDQ_Vdq_Wdq_Ib, b"PCLMULQDQ", b"Vx,Wx,Ib")
     # Vy: REX.W makes the lengths of the E forms 64-bit.
     op(MAP_0F3A | 0x60, PCMPESTRM_Vdq_Wdq_Ib, b"PCMPESTRM", b"Vy,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
     op(MAP_0F3A | 0x61, PCMPESTRI_Vdq_Wdq_Ib, b"PCMPESTRI", b"Vy,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
     op(MAP_0F3A | 0x62, PCMPISTRM_Vdq_Wdq_Ib, b"PCMPISTRM", b"Vdq,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
     op(MAP_0F3A | 0x63, PCMPISTRI_Vdq_Wdq_Ib, b"PCMPISTRI", b"Vdq,Wdq,Ib", F_NONE, F_ALL, A_SSE | A_66)
+    op(MAP_0F3A | 0xCC, SHA1RNDS4_Vdq_Wdq_Ib, b"SHA1RNDS4", b"Vx,Wx,Ib", F_NONE, F_NONE, A_SSE | A_NP)
+    sse3a(0xDF, AESKEYGENASSIST_Vdq_Wdq_Ib, b"AESKEYGENASSIST", b"Vx,Wx,Ib")

@@ -31,17 +31,17 @@ cdef inline Lane blendvpd(Lane a, Lane b, Lane mask) noexcept nogil:
         a.q[i] = b.q[i] if mask.sq[i] < 0 else a.q[i]
     return a
 
-cdef int blend_xmm0(Cpu* c, Insn* o, Lane (*k)(Lane, Lane, Lane) noexcept nogil) noexcept nogil:
-    """The mask is the implicit XMM0."""
+cdef int with_xmm0(Cpu* c, Insn* o, Lane (*k)(Lane, Lane, Lane) noexcept nogil) noexcept nogil:
+    """Vx,Wx and the implicit XMM0."""
     cdef Lane b
     cdef int st = read_W(c, o, &b)
     if st == ST_OK:
         xmm(c, o.reg)[0] = k(xmm(c, o.reg)[0], b, xmm(c, 0)[0])
     return st
 
-cdef int PBLENDVB_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return blend_xmm0(c, o, pblendvb)
-cdef int BLENDVPS_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return blend_xmm0(c, o, blendvps)
-cdef int BLENDVPD_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return blend_xmm0(c, o, blendvpd)
+cdef int PBLENDVB_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return with_xmm0(c, o, pblendvb)
+cdef int BLENDVPS_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return with_xmm0(c, o, blendvps)
+cdef int BLENDVPD_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return with_xmm0(c, o, blendvpd)
 
 cdef Lane blendps(Lane a, Lane b, u32 k) noexcept nogil:
     cdef int i
