@@ -12,6 +12,7 @@ from xenfast.machine import Machine, Reason
 SEED = int(os.environ.get("XENFAST_SEED", "1"))
 ROUNDS = int(os.environ.get("XENFAST_ROUNDS", "20"))
 VECTOR_OF_SIGNAL = {8: (0,), 11: (13, 14, 12, 5), 4: (6,), 7: (17, 12, 13), 5: (3, 4)}
+PUSHF = b"\x9c"                    # behind the code, never run: somebody reads the flags
 NAMES = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
 
 pytestmark = pytest.mark.skipif(not hostcpu.available(), reason="the host is not x86-64 Linux")
@@ -28,7 +29,7 @@ class Emulated:
 
     def run(self, case: Case, step: bool) -> Result:
         m = self.machine
-        m.write(CODE, case.code)
+        m.write(CODE, case.code + PUSHF)
         m.write(WINDOW, case.data)
         for name, v in zip(NAMES, case.regs, strict=True):
             setattr(m.cpu, name, v)
