@@ -174,7 +174,7 @@ cdef bint dead_at(Cpu* c, Block* b, const u8* host, i64 off) noexcept nogil:
     cdef Insn o
     cdef i64 start = <i64>(b.maddr & 4095)
     cdef int i, length
-    if c.exact or b.mfn2 != NO_FRAME or start + off < 0 or start + off >= 4096:
+    if c.exact or c.until != ~<u64>0 or b.mfn2 != NO_FRAME or start + off < 0 or start + off >= 4096:
         return False
     for i in range(4):
         o.off = 0
