@@ -81,6 +81,24 @@ def test_files_are_short_enough_to_read(path):
     assert GENERATED in text[:500] or len(text.splitlines()) <= MAX_LINES[path.suffix]
 
 
+def test_the_maps_are_true():
+    """Every file that README and the documents in docs/ name exists."""
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for name in re.findall(r"`([A-Za-z_*./0-9]+/[A-Za-z_*.0-9]+\.(?:py|pxi|pxd|pyx|md))`", document.read_text()):
+            assert any(any(root.glob(name)) for root in (ROOT, PACKAGE)), f"{document.name} names {name}"
+
+
+def test_the_package_needs_numpy_only():
+    """pyproject.toml: numpy is the only dependency, the command is where it says, and what is shipped exists."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dependencies"] == ["numpy"]
+    assert project["project"]["scripts"] == {"xenfast": "xenfast.xl.main:main"}
+    for pattern in project["tool"]["setuptools"]["package-data"]["xenfast"]:
+        assert pattern.endswith(".elf") or any(PACKAGE.glob(pattern)), pattern
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if path.read_text().strip()], ids=name_of)
 def test_modules_say_what_they_are(path):
     """Every module has a docstring."""

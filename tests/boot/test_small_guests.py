@@ -94,6 +94,14 @@ def test_spinning_guest_can_be_ended(host, guest):
     assert run(host, guest("pv64-reboot"))[0] == "reboot"
 
 
+def test_waiting_for_ever(guest):
+    """Under virtual time a guest that waits for what will never come is found out, and does not hang the caller."""
+    with xenfast.Host(memory=64, clock="virtual") as host:
+        domain = host.create({"kernel": guest("pv64-sleep"), "memory": 8})
+        with pytest.raises(xenfast.XenfastError, match="every domain waits"):
+            domain.wait()
+
+
 def test_virtual_time_repeats(guest):
     """Under virtual time two runs retire the same number of instructions and end at the same time."""
     ends = []

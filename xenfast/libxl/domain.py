@@ -41,6 +41,10 @@ class DomainEnded(XenfastError):
     """The domain has ended, so what was waited for cannot happen any more."""
 
 
+class Idle(XenfastError):
+    """Virtual time only: every domain waits, and nothing is left that could wake one."""
+
+
 class Host:
     """One Xen machine: so much memory, a clock, domain 0 with its store and drivers."""
 
@@ -143,8 +147,8 @@ class Domain:
 
     def wait(self, timeout: float | None = None) -> str:
         """Let the host run until the domain has ended; returns how.  TimedOut after ``timeout`` seconds."""
-        if self.ended is None:
-            self.run(lambda: self.ended is not None, timeout)
+        if self.ended is None and self.run(lambda: self.ended is not None, timeout) == "idle":
+            raise Idle("every domain waits, and nothing is left that could wake one")
         if self.ended is None:
             raise TimedOut(f"the domain {self.name!r} has not ended")
         self.host.devices.drain(self.xen)
@@ -241,7 +245,8 @@ class Console:
                     found = self._search(regex)
                 return bool(found) or self.domain.ended is not None
 
-            self.domain.run(check, timeout)
+            if self.domain.run(check, timeout) == "idle":
+                raise Idle(f"every domain waits, and the console has not shown {regex.pattern!r}{self._tail()}")
         if not found and self.domain.ended is not None:
             self.domain.host.devices.drain(self.domain.xen)
         found = found or self._search(regex)

@@ -121,7 +121,7 @@ class Session:
         self.reboots = 0
 
     def run(self) -> None:
-        from xenfast.libxl.domain import DomainEnded, TimedOut
+        from xenfast.libxl.domain import DomainEnded, Idle, TimedOut
 
         try:
             while self._one_life():
@@ -133,8 +133,8 @@ class Session:
             waited = f"{self.timeout:g} seconds have passed"
             missing = f" and {self.expect.pattern!r} was not seen" if self.expect else " and the domain has not ended"
             self._end("timeout", waited + missing, 1)
-        except DomainEnded as error:
-            self._end("ended", str(error), 1)
+        except (DomainEnded, Idle) as error:
+            self._end(type(error).__name__.lower(), str(error), 1)
         except KeyboardInterrupt:
             self._end("interrupted", "interrupted", 1)
         except Detached:
