@@ -36,16 +36,23 @@ cdef void T_GENERIC(Cpu* c, Insn* o) noexcept nogil:
     leave(c, o, st)
 
 cdef void T_FPU(Cpu* c, Insn* o) noexcept nogil:
-    """x87 and MMX: #NM when CR0.TS or CR0.EM is set (SDM Vol. 3, 2.5)."""
+    """x87: #NM when CR0.TS or CR0.EM is set (SDM Vol. 3, 2.5)."""
     if unlikely(c.cr0 & (CR0_EM | CR0_TS)):
         leave(c, o, fault(c, X_NM))
         return
     T_GENERIC(c, o)
 
+cdef void T_MMX(Cpu* c, Insn* o) noexcept nogil:
+    """MMX: #UD when CR0.EM is set, #NM when CR0.TS is set (SDM Vol. 3, 12.1)."""
+    if unlikely(c.cr0 & (CR0_EM | CR0_TS)):
+        leave(c, o, fault(c, X_UD if c.cr0 & CR0_EM else X_NM))
+        return
+    T_GENERIC(c, o)
+
 cdef void T_SSE(Cpu* c, Insn* o) noexcept nogil:
-    """SSE: #UD when CR0.EM is set or CR4.OSFXSR is clear, #NM when CR0.TS is set."""
-    if unlikely(c.cr0 & CR0_TS):
-        leave(c, o, fault(c, X_NM))
+    """SSE: #UD when CR0.EM is set or CR4.OSFXSR is clear, #NM when CR0.TS is set (SDM Vol. 3, 13.1)."""
+    if unlikely(c.cr0 & (CR0_EM | CR0_TS) or not c.cr4 & CR4_OSFXSR):
+        leave(c, o, fault(c, X_NM if c.cr4 & CR4_OSFXSR and not c.cr0 & CR0_EM else X_UD))
         return
     T_GENERIC(c, o)
 
@@ -267,5 +274,5 @@ cdef handler_t generic_handler(Insn* o) noexcept nogil:
     if attrs & A_SSE:
         return T_SSE
     if attrs & A_FPU:
-        return T_FPU
+        return T_MMX if attrs & A_MMX else T_FPU
     return T_GENERIC

@@ -11,6 +11,7 @@ cdef enum:
     MXCSR_FTZ = 0x8000
     MXCSR_VALID = 0xFFFF     # MXCSR_MASK as FXSAVE reports it
     MXCSR_DEFAULT = 0x1F80
+    CR4_OSFXSR = 1 << 9
     CR4_OSXMMEXCPT = 1 << 10
     FP_IE = 1
     FP_DE = 2
@@ -81,7 +82,7 @@ cdef int fp_check(Cpu* c, const void* result, int kind) noexcept nogil:
     host_fp_mode(c.mxcsr)
     if not raised & unmasked:
         return ST_OK
-    return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT or c.is_pv else X_UD)
+    return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT else X_UD)
 
 cdef int fp_raise(Cpu* c, u32 raised) noexcept nogil:
     """Flags worked out by ourselves: the same rules as in fp_check()."""
@@ -91,7 +92,7 @@ cdef int fp_raise(Cpu* c, u32 raised) noexcept nogil:
     c.mxcsr |= raised
     if likely(not raised & unmasked):
         return ST_OK
-    return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT or c.is_pv else X_UD)
+    return fault(c, X_XM if c.cr4 & CR4_OSXMMEXCPT else X_UD)
 
 cdef int LDMXCSR_Md(Cpu* c, Insn* o) noexcept nogil:
     cdef u32 v

@@ -32,6 +32,7 @@ cdef enum:               # attributes
     A_66 = 0x2000
     A_F3 = 0x4000
     A_F2 = 0x8000
+    A_MMX = 0x10000      # with A_FPU: what CR0.EM means for MMX
     A_PREFIXES = 0xF000
 
 cdef enum:               # what the operand string says (Row.form)

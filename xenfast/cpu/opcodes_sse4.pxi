@@ -9,7 +9,7 @@ cdef void sse3a(u32 byte, exec_t ex, const char* name, const char* operands) noe
     op(MAP_0F3A | byte, ex, name, operands, F_NONE, F_NONE, A_SSE | A_66)
 
 cdef void mmx38(u32 byte, exec_t ex, const char* name) noexcept:
-    op(MAP_0F38 | byte, ex, name, b"Pq,Qq", F_NONE, F_NONE, A_FPU | A_NP)
+    op(MAP_0F38 | byte, ex, name, b"Pq,Qq", F_NONE, F_NONE, A_FPU | A_MMX | A_NP)
 
 cdef void sha38(u32 byte, exec_t ex, const char* name) noexcept:
     op(MAP_0F38 | byte, ex, name, b"Vx,Wx", F_NONE, F_NONE, A_SSE | A_NP)
@@ -101,7 +101,7 @@ cdef void rows_0f3a() noexcept:
     sse3a(0x0C, BLENDPS_Vx_Wx_Ib, b"BLENDPS", b"Vx,Wx,Ib")
     sse3a(0x0D, BLENDPD_Vx_Wx_Ib, b"BLENDPD", b"Vx,Wx,Ib")
     sse3a(0x0E, PBLENDW_Vx_Wx_Ib, b"PBLENDW", b"Vx,Wx,Ib")
-    op(MAP_0F3A | 0x0F, PALIGNR_Pq_Qq_Ib, b"PALIGNR", b"Pq,Qq,Ib", F_NONE, F_NONE, A_FPU | A_NP)
+    op(MAP_0F3A | 0x0F, PALIGNR_Pq_Qq_Ib, b"PALIGNR", b"Pq,Qq,Ib", F_NONE, F_NONE, A_FPU | A_MMX | A_NP)
     sse3a(0x0F, PALIGNR_Vx_Wx_Ib, b"PALIGNR", b"Vx,Wx,Ib")
     sse3a(0x14, PEXTRB_Eb_Vdq_Ib, b"PEXTRB", b"Eb,Vdq,Ib")
     sse3a(0x15, PEXTRW_Ew_Vdq_Ib, b"PEXTRW", b"Ew,Vdq,Ib")
