@@ -14,6 +14,7 @@ from xenfast.errors import XenfastError
 from xenfast.xl.cmdtable import BY_NAME, Command
 
 TRACE = "XENFAST_TRACE"         # environment variable: show the traceback of an internal error
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")     # numpy would start a thread a processor that we never use
 
 
 def main(argv: list[str] | None = None) -> int:
