@@ -243,14 +243,16 @@ cdef int seg_check(Cpu* c, int seg, u64 off, u64 n, bint write) noexcept nogil:
     cdef Seg* s = &c.seg[seg]
     cdef u64 last = off + n - 1
     cdef bint ok = True
-    if not s.attr & 0x80:
+    if not c.mode & MODE_PE or c.mode & MODE_VM:
+        pass                                              # no types there: CS can be written
+    elif not s.attr & 0x80:
         ok = False                                        # null or not present
     elif s.attr & 8:
         ok = not write and s.attr & 2                     # code: readable, never writable
     elif write and not s.attr & 2:
         ok = False
     if ok:
-        if (s.attr & 0xC) == 4:                           # expand-down data
+        if (s.attr & 0x8C) == 0x84:                       # expand-down data
             ok = off > s.limit and last <= (<u64>0xFFFFFFFF if s.attr & 0x4000 else <u64>0xFFFF)
         else:
             ok = last <= s.limit

@@ -97,11 +97,14 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     cdef BlockCache* k = c.cache
     cdef Block* b
     cdef Insn* o
-    cdef int n = 0, pos = 0, start = <int>(maddr & 4095), avail, length, off = 0, from_ = 0
+    cdef int n = 0, pos = 0, start = <int>(maddr & 4095), avail, length, off = 0, from_ = 0, extent = 0
+    cdef int room = 8192
     cdef u32 h
     if k.n_insn + MAX_BLOCK + 2 > k.max_insn or k.n_block + 1 > k.max_block:
         cache_flush(c)
     avail = 4096 - start
+    if not c.mode & MODE_64 and c.seg[CS].limit - rip < 8192:
+        room = <int>(c.seg[CS].limit - rip) - 13          # an instruction from there on may cross the limit: alone
     b = k.blocks + k.n_block
     b.maddr, b.mode, b.first, b.incoming, b.dead = maddr, c.mode, k.n_insn, NO_INSN, 0
     b.mfn2 = NO_FRAME
@@ -121,19 +124,22 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
             o.len = length = 15
         pos += 1
         o.pos = pos
+        if off + length > extent:
+            extent = off + length
         if follows(o, c.mode, start) and b.mfn2 == NO_FRAME and rip + <u64>o.imm != c.until:
             mark_code(c, maddr >> 12, start + from_, start + off + length - 1)
             from_ = off = <int>o.imm
             continue
         n += 1
         off += length
-        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or rip + <u64>off == c.until:
+        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or rip + <u64>off == c.until or off >= room:
             break
         o += 1
     c.stat[STAT_BLOCKS] += 1
     c.stat[STAT_INSNS] += n
     k.n_block += 1
     k.n_insn += n + 1
+    b.extent = extent
     h = block_hash(maddr, c.mode)
     b.hash_next = k.hash[h]
     k.hash[h] = b
@@ -202,8 +208,8 @@ cdef Insn* find_block(Cpu* c) noexcept nogil:
     cdef JumpEntry* e
     cdef int st
     c.stat[STAT_LOOKUPS] += 1
-    if not c.mode & MODE_64 and rip > c.seg[CS].limit:
-        c.status = fault_err(c, X_GP, 0)
+    if not c.mode & MODE_64 and rip + 15 > c.seg[CS].limit:
+        step(c)                                           # near or beyond the limit, which may end inside the instruction
         return NULL
     st = translate_cached_x(c, lin, &host)
     if st != ST_OK:
@@ -229,10 +235,13 @@ cdef Insn* find_block(Cpu* c) noexcept nogil:
         if first == NULL:
             return NULL
         b = c.cache.blocks + c.cache.n_block - 1
+    if not c.mode & MODE_64 and rip + b.extent - 1 > c.seg[CS].limit:
+        step(c)                                           # the last instruction crosses the limit: #GP when it is its turn
+        return NULL
     e = c.jc + jc_index(rip)
     e.tag = rip ^ c.jc_salt
     e.first = first
-    if c.want_link != NULL:
+    if c.want_link != NULL and (c.mode & MODE_64 or c.seg[CS].limit == <u32>0xFFFFFFFF):
         link(c, c.want_link, b, first)
     return first
 

@@ -6,6 +6,7 @@
 cdef enum:
     DECODE_MORE = 0
     DECODE_LONG = -1
+    KEY_UD = MAP_0F | 0x0A   # an opcode that is undefined in every mode
 
 cdef struct Bytes:       # a cursor over at most 15 instruction bytes
     const u8* p
@@ -151,8 +152,8 @@ cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
         elif byte == 0x3A:
             key = MAP_0F3A | next_byte(&b)
     elif (byte == 0xC4 or byte == 0xC5) and (mode & MODE_64 or (b.at < b.avail and b.p[b.at] >= 0xC0)):
-        if lock or opsize or rep or rex:
-            key = MAP_1 | 0xD6        # undefined: VEX after a legacy prefix
+        if lock or opsize or rep or rex or not mode & MODE_PE or mode & MODE_VM:
+            key = KEY_UD              # VEX after one of these prefixes, or in real or virtual-8086 mode
         else:
             key = decode_vex(o, &b, byte, &rex, &opsize, &rep)
     pfx = 2 if rep == 0xF3 else 3 if rep == 0xF2 else 1 if opsize else 0
@@ -265,5 +266,5 @@ cdef u32 decode_vex(Insn* o, Bytes* b, u8 byte, u8* rex, bint* opsize, u8* rep) 
     rex[0] = r
     byte = next_byte(b)
     if map_ < 1 or map_ > 3:
-        return MAP_1 | 0xD6
+        return KEY_UD
     return MAP_V0F + ((map_ - 1) << 8) | byte

@@ -151,25 +151,27 @@ cdef void step(Cpu* c) noexcept nogil:
     cdef u8* host2 = NULL
     cdef Insn* o = c.cache.scratch
     cdef u64 lin = code_lin(c, c.rip)
-    cdef int avail = 4096 - <int>(lin & 4095), length, st
+    cdef int avail = 4096 - <int>(lin & 4095), room = 15, length, st
     c.want_link = NULL
     if not c.mode & MODE_64 and c.rip > c.seg[CS].limit:
         c.status = fault_err(c, X_GP, 0)
         return
+    if not c.mode & MODE_64 and c.seg[CS].limit - c.rip < 15:
+        room = <int>(c.seg[CS].limit - c.rip) + 1
     st = translate_cached_x(c, lin, &host)
     if st != ST_OK:
         c.status = fetch_failed(c, st)
         return
     o.off = 0
-    length = decode(c.mode, host, avail, o)
-    if length == DECODE_MORE:
+    length = decode(c.mode, host, avail if avail < room else room, o)
+    if length == DECODE_MORE and avail < room:
         st = translate_cached_x(c, lin + avail, &host2)
         if st != ST_OK:
             c.status = fetch_failed(c, st)
             return
         memcpy(buf, host, avail)
         memcpy(buf + avail, host2, 15)
-        length = decode(c.mode, buf, avail + 15, o)
+        length = decode(c.mode, buf, room, o)
     if length <= 0:
         c.status = fault_err(c, X_GP, 0)
         return

@@ -53,23 +53,17 @@ cdef int interrupt(Cpu* c, int vector, bint has_error, u32 error, bint soft) noe
 cdef int interrupt_real(Cpu* c, int vector) noexcept nogil:
     """SDM Vol. 3, 20.1.4: the interrupt vector table."""
     cdef u64 entry = 0
-    cdef u16 frame[3]
-    cdef u64 sp = <u16>(c.r[RSP] - 6)
+    cdef u64 sp = get_sp(c)
     if <u32>(vector * 4 + 3) > c.idtr.limit:
-        return fault(c, X_GP)
+        return fault_err(c, X_GP, 0)
     if mem_read_sys(c, c.idtr.base + vector * 4, 4, &entry) != ST_OK:
         return ST_FAULT
-    frame[0] = <u16>c.rip
-    frame[1] = c.seg[CS].sel
-    frame[2] = <u16>get_eflags(c)
-    if mem_write_n(c, <u32>(c.r[R_SEG + SS] + sp), 6, frame) != ST_OK:
+    if (stack_push(c, &sp, 2, <u16>get_eflags(c)) != ST_OK or stack_push(c, &sp, 2, c.seg[CS].sel) != ST_OK
+            or stack_push(c, &sp, 2, <u16>c.rip) != ST_OK):
         return ST_FAULT
-    c.r[RSP] = (c.r[RSP] & ~<u64>0xFFFF) | sp
+    set_sp(c, sp)
     c.eflags &= ~<u32>(FL_IF | FL_TF | FL_AC | FL_RF)
-    c.seg[CS].sel = <u16>(entry >> 16)
-    c.seg[CS].base = (entry >> 16) << 4
-    c.rip = entry & 0xFFFF
-    update_mode(c)
+    far_real(c, <u16>(entry >> 16), entry & 0xFFFF)
     return ST_BRANCH
 
 cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint soft) noexcept nogil:

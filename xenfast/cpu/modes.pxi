@@ -9,7 +9,13 @@ cdef void update_mode(Cpu* c) noexcept nogil:
     cdef u32 mode = 0
     cdef int i
     cdef u64 base
-    if c.cr0 & 1:
+    if not c.cr0 & 1:
+        # D and B stay as protected mode left them until CS and SS are loaded anew (SDM Vol. 3, 9.9.2).
+        if c.seg[CS].attr & 0x4000:
+            mode |= MODE_CS32
+        if c.seg[SS].attr & 0x4000:
+            mode |= MODE_SS32
+    else:
         mode = MODE_PE
         if c.eflags & FL_VM and not c.efer & EFER_LMA:
             mode |= MODE_VM
@@ -29,9 +35,10 @@ cdef void update_mode(Cpu* c) noexcept nogil:
     c.tlb_index = (not c.pv.kernel_mode) if c.is_pv else c.cpl == 3
     c.tlb = c.tlbs[c.tlb_index]
     base = 0 if mode & MODE_64 else c.seg[CS].base
-    if (mode ^ c.mode) & ~<u32>MODE_64 or base != c.jc_base:
+    if (mode ^ c.mode) & ~<u32>MODE_64 or base != c.jc_base or (c.seg[CS].limit != c.jc_limit and not mode & MODE_64):
         c.mode = mode
         c.jc_base = base
+        c.jc_limit = c.seg[CS].limit
         jc_flush(c)
         return
     c.mode = mode

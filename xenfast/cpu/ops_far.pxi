@@ -24,8 +24,13 @@ cdef inline int check_target(Cpu* c, u64 desc, u64* ip) noexcept nogil:
     return ST_OK if ip[0] <= desc_limit(desc) else fault_err(c, X_GP, 0)
 
 cdef inline void far_real(Cpu* c, u16 sel, u64 ip) noexcept nogil:
+    """Real mode keeps the limit; the segment is 16-bit and writable from here on."""
     c.seg[CS].sel = sel
     c.seg[CS].base = <u64>sel << 4
+    c.seg[CS].attr = 0x93
+    if c.mode & MODE_VM:
+        c.seg[CS].limit = 0xFFFF
+        c.seg[CS].attr = 0xF3
     c.rip = ip
     update_mode(c)
 

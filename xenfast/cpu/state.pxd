@@ -220,6 +220,7 @@ cdef struct Block:       # straight-line code, position independent, found by th
     u32 mode
     u32 first            # arena index of the first instruction
     u32 incoming         # arena index of the first instruction that links here, or NO_INSN
+    u32 extent           # bytes from the first one to the end of the last one (of the furthest, with jumps)
     u8 dead
     Block* hash_next
     Block* page_next     # next block that starts in the same frame
@@ -449,7 +450,8 @@ cdef struct Cpu:
     u32 code_hit         # a write dropped decoded code: leave the block after this instruction
     Insn* want_link      # direct branch that would like to be linked to the block at rip
     u32 jc_gen           # generation of the jump cache, part of jc_salt
-    u64 jc_base          # CS base the jump cache is valid for
+    u64 jc_base          # CS base and limit the jump cache is valid for
+    u32 jc_limit
     u8 exact             # stop at exactly the instruction budget (virtual time, the tools API)
     u8 trace             # leave after every instruction
     u32 code_bit         # this vcpu's bit of Frame.code
