@@ -282,3 +282,61 @@ def test_other_threads_reach_the_loop():
         thread.start()
         assert hv.run(until=lambda: called, timeout=10) == StopReason.UNTIL
         thread.join()
+
+
+def test_until_may_fail(hv):
+    """An exception of until() comes out of run(), whichever thread asked, and the machine can run on."""
+    domain = hv.create_domain("sends")
+    port = domain.evtchn.alloc_unbound(0)
+    local = hv.dom0.evtchn.bind_interdomain(domain.domid, port)
+    got = []
+    hv.dom0.evtchn.on_event(local, got.append)
+    hv.loop.run_ready()
+    got.clear()
+
+    def program(core):
+        core.copy_to_guest(A, struct.pack("<I", port))
+        for _ in range(20):
+            yield "work", 1000
+            yield EVTCHN_OP, event_channel.EVTCHNOP_send, A
+        yield shutdown(core, 0)
+
+    def until():
+        if len(got) == 3:
+            raise RuntimeError("three")
+
+    start(domain, program)
+    with pytest.raises(RuntimeError, match="three"):
+        hv.run(until=until, timeout=10)
+    got.append(None)
+    assert hv.run(timeout=10) == StopReason.ENDED
+
+
+def test_domain_0_does_one_thing_at_a_time():
+    """In real time, handlers of ports raised by several vcpus, calls and until() never overlap."""
+    with FakeHypervisor(Clock()) as hv:
+        domain = hv.create_domain("many", vcpus=4)
+        inside, overlaps, ended = [0], [0], []
+
+        def enter(*_):
+            inside[0] += 1
+            overlaps[0] += inside[0] > 1
+            time.sleep(0)
+            inside[0] -= 1
+
+        def program(port):
+            def run(core):
+                core.copy_to_guest(A, struct.pack("<I", port))
+                for _ in range(100):
+                    yield EVTCHN_OP, event_channel.EVTCHNOP_send, A
+                    hv.loop.call_soon(enter)
+                hv.loop.call_soon(ended.append, port)
+            return run
+
+        for i in range(4):
+            port = domain.evtchn.alloc_unbound(0)
+            hv.dom0.evtchn.on_event(hv.dom0.evtchn.bind_interdomain(domain.domid, port), enter)
+            start(domain, program(port), i)
+        assert hv.run(until=lambda: enter() or len(ended) == 4, timeout=10) == StopReason.UNTIL
+        assert overlaps == [0]
+        assert not hv.loop._events

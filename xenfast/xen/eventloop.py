@@ -1,8 +1,10 @@
 """Domain 0's event loop: what runs the kernel of a domain that is Python.
 
 Ports raised for such a domain, calls asked for by other threads, timers of the machine's clock and readable host files all become
-calls here, one after the other, on the thread that drives the machine (``Hypervisor.run``).  Callbacks never block.  Order is first
-come, first served; under virtual time nothing else decides it, so that a run repeats to the bit.
+calls here, one at a time, first come, first served.  Callbacks never block.  Calls are made on the thread that drives the machine
+(``Hypervisor.run``); handlers of ports on that thread or, in real time, on that of the vcpu that has raised the port, as waking
+another thread of the host for every disk request would take longer than the request (docs/decisions).  In virtual time there is one
+thread only, so that a run repeats to the bit.
 
 A callback that fails is a bug of ours, not the guest's right to stop the machine: it is logged with its traceback and counted.
 """
@@ -42,7 +44,11 @@ class EventLoop:
     def __init__(self, clock: "Clock") -> None:
         self.clock = clock
         self.failures = 0               # callbacks that raised
+        self.after_batch: Callable[[], Any] | None = None   # called after handlers of ports have run
+        self.deliverers: set[int] = set()       # threads that call deliver_events() soon after they have raised a port
+        self._events: deque[Channel] = deque()
         self._ready: deque[tuple[Callable[..., Any], tuple]] = deque()
+        self._turn = threading.Lock()           # whose turn it is to run domain 0
         self._timers: list[tuple[int, int, Timer]] = []     # a heap of (deadline, number, timer)
         self._timer_lock = threading.Lock()
         self._count = 0
@@ -54,8 +60,8 @@ class EventLoop:
     # --- what others ask for ---------------------------------------------------------------------------------------------
     def post_event(self, channel: "Channel") -> None:
         """A pending port of a Python domain: its handler will be called."""
-        self._ready.append((_deliver, (channel,)))
-        if self._waiting:
+        self._events.append(channel)
+        if self._waiting and threading.get_ident() not in self.deliverers:
             self.wake()
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
@@ -95,13 +101,34 @@ class EventLoop:
         """Make all calls that are due now, also those that they ask for; False when there was none."""
         ran = False
         while True:
+            ran |= self.deliver_events()
             self._due_timers()
             if not self._ready:
                 return ran
             ran = True
-            for _ in range(len(self._ready)):
-                callback, args = self._ready.popleft()
-                self._call(callback, args)
+            with self._turn:
+                for _ in range(len(self._ready)):
+                    callback, args = self._ready.popleft()
+                    self._call(callback, args)
+
+    def deliver_events(self) -> bool:
+        """Call the handlers of raised ports, unless another thread is at it: then it does these, too."""
+        ran = False
+        while self._events and self._turn.acquire(blocking=False):
+            try:
+                while self._events:
+                    ran = True
+                    self._call(_deliver, (self._events.popleft(),))
+                if self.after_batch is not None:
+                    self.after_batch()
+            finally:
+                self._turn.release()
+        return ran
+
+    def exclusively(self, callback: Callable[[], Any]) -> Any:
+        """The result of a call while no other thread runs domain 0."""
+        with self._turn:
+            return callback()
 
     def next_deadline(self) -> int | None:
         """When the next timer is due, in ns of the machine's clock."""
@@ -123,7 +150,7 @@ class EventLoop:
             if deadline is not None:
                 left = max(0, deadline - self.clock.now()) / 1e9
                 seconds = left if seconds is None else min(left, seconds)
-            ready = selector.select(0 if self._ready else seconds)
+            ready = selector.select(0 if self._ready or self._events else seconds)
         finally:
             self._waiting = False
         for key, _ in ready:

@@ -1,6 +1,7 @@
 """What runs when: vcpus, domain 0's event loop, and time.
 
-Two schedulers with one interface.  In **real time** every vcpu has a thread of the host, and the thread that called run() is domain 0's.
+Two schedulers with one interface.  In **real time** every vcpu has a thread of the host; the thread that called run() is domain 0's, but
+a vcpu's thread also handles the events it has raised itself (eventloop.py).
 In **virtual time** there is that one thread only: vcpus take turns by number, a quantum of instructions each, as on a machine with one
 processor; domain 0 handles its events at the very exit that caused them; when every vcpu waits, the clock skips to what is due next.
 Nothing there depends on the host's time, threads or hash order, so a run repeats to the bit.
@@ -87,6 +88,9 @@ class RealTimeScheduler(Scheduler):
         self.stopped = threading.Condition(self.lock)       # a vcpu has left the guest
         self.conditions: dict[Vcpu, threading.Condition] = {}
         self.threads: dict[Vcpu, threading.Thread] = {}
+        self._until: Until = None
+        self._met = False               # until() was true, or has failed
+        self._failure: BaseException | None = None
 
     # --- the threads of the vcpus ----------------------------------------------------------------------------------------
     def add(self, vcpu: "Vcpu") -> None:
@@ -104,10 +108,13 @@ class RealTimeScheduler(Scheduler):
                 condition.notify()
 
     def _vcpu_thread(self, vcpu: "Vcpu") -> None:
+        loop = self.loop
+        loop.deliverers.add(threading.get_ident())
         try:
             while self._wait_runnable(vcpu):
                 try:
                     vcpu.run_slice(REAL_SLICE if vcpu.next_tick == NEVER else TICK_SLICE)
+                    loop.deliver_events()
                 finally:
                     with self.lock:
                         vcpu.in_guest = False
@@ -116,6 +123,8 @@ class RealTimeScheduler(Scheduler):
         except Exception:
             log.exception("%r: its thread failed: a bug of the hypervisor", vcpu)
             vcpu.domain.crash("the hypervisor failed", vcpu)
+        finally:
+            loop.deliverers.discard(threading.get_ident())
 
     def _wait_runnable(self, vcpu: "Vcpu") -> bool:
         """Wait until the vcpu may run; False when its domain is no more."""
@@ -158,12 +167,17 @@ class RealTimeScheduler(Scheduler):
     # --- the driver ------------------------------------------------------------------------------------------------------
     def run(self, until: Until, timeout: float | None) -> StopReason:
         end = None if timeout is None else time.monotonic() + timeout
+        self._until, self._met, self._failure = until, False, None
         self.loop.open()
+        self.loop.after_batch = self._ask
         self._start()
         try:
-            return self._drive(until, end)
+            return self._drive(end)
         finally:
             self._stop()
+            self.loop.after_batch = None
+            if self._failure is not None:
+                raise self._failure
 
     def _start(self) -> None:
         with self.lock:
@@ -180,11 +194,23 @@ class RealTimeScheduler(Scheduler):
                     vcpu.stop()
             self.stopped.wait_for(lambda: not any(vcpu.in_guest for vcpu in self.threads))
 
-    def _drive(self, until: Until, end: float | None) -> StopReason:
+    def _ask(self) -> None:
+        """Has what is waited for happened?  On whichever thread runs domain 0."""
+        if self._until is None or self._met:
+            return
+        try:
+            self._met = bool(self._until())
+        except BaseException as e:
+            self._failure, self._met = e, True
+        if self._met:
+            self.loop.wake()
+
+    def _drive(self, end: float | None) -> StopReason:
         loop = self.loop
         while True:
             loop.run_ready()
-            if until is not None and until():
+            loop.exclusively(self._ask)
+            if self._met:
                 return StopReason.UNTIL
             if self.ended:
                 # What the last exits have queued is still handled.
