@@ -8,7 +8,9 @@ cdef enum:
     RMW_AGAIN = 6        # rmw_end(): a LOCKed compare-and-swap lost a race; begin again
     RMW_REG = 0
     RMW_HOST = 1
-    RMW_SLOW = 2
+    RMW_CODE = 2         # as RMW_HOST, but the frame may hold decoded code
+    RMW_TABLE = 3        # a PV guest's read-only view of its page table: pv_fixup_rmw
+    RMW_SLOW = 4         # across a page boundary, or not RAM
 
 cdef struct Rmw:         # a read-modify-write in progress
     u64 lin
@@ -336,8 +338,18 @@ cdef int rmw_begin_lin(Cpu* c, u64 lin, int size, Rmw* m, u64* old) noexcept nog
         old[0] = m.old = host_load(m.host, size)
         return ST_OK
     m.kind = RMW_SLOW
-    st = mem_check_write(c, lin, size)
-    if st == ST_FAULT and not (c.is_pv and pv_may_fixup(c, lin)):
+    if (lin & 4095) + size <= 4096:
+        st = translate(c, lin, ACC_WRITE, &m.host)
+        if likely(st == ST_OK):
+            m.kind = RMW_CODE
+            old[0] = m.old = host_load(m.host, size)
+            return ST_OK
+        if st == ST_FAULT and c.is_pv and pv_may_fixup(c, lin):
+            m.kind = RMW_TABLE
+            st = ST_OK
+    else:
+        st = mem_check_write(c, lin, size)
+    if st == ST_FAULT:
         return st
     st = mem_read(c, lin, size, old)
     m.old = old[0]
@@ -347,12 +359,22 @@ cdef int rmw_end(Cpu* c, Insn* o, Rmw* m, u64 v) noexcept nogil:
     if m.kind == RMW_REG:
         set_reg(c, o, o.rm, o.size, v)
         return ST_OK
+    return rmw_end_mem(c, m, o.size, o.prefix & PFX_LOCK, v)
+
+cdef int rmw_end_mem(Cpu* c, Rmw* m, int size, bint lock, u64 v) noexcept nogil:
+    """The memory half of rmw_end, for operands of another size."""
     if m.kind == RMW_SLOW:
-        return mem_write(c, m.lin, o.size, v)
-    if not o.prefix & PFX_LOCK:
-        host_store(m.host, o.size, v)
-        return ST_OK
-    return ST_OK if host_cas(m.host, o.size, m.old, v) else RMW_AGAIN
+        return mem_write(c, m.lin, size, v)
+    if m.kind == RMW_TABLE:
+        return pv_fixup_rmw(c, m.lin, size, m.old, v)
+    if lock:
+        if not host_cas(m.host, size, m.old, v):
+            return RMW_AGAIN
+    else:
+        host_store(m.host, size, v)
+    if m.kind == RMW_CODE:
+        code_written(c, m.host, size)
+    return ST_OK
 
 cdef bint host_cas(u8* p, int size, u64 old, u64 new) noexcept nogil:
     if size == 8:

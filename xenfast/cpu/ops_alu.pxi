@@ -352,10 +352,8 @@ cdef int CMPXCHG8B_M(Cpu* c, Insn* o) noexcept nogil:
         st = rmw_begin_lin(c, lin, 8, &m, &old)
         if st != ST_OK:
             return st
-        if m.kind == RMW_SLOW:
-            st = mem_write(c, lin, 8, new if old == expect else old)
-            break
-        if old != expect or cas64(m.host, old, new):
+        st = rmw_end_mem(c, &m, 8, o.prefix & PFX_LOCK, new if old == expect else old)
+        if st != RMW_AGAIN:
             break
     if st != ST_OK:
         return st

@@ -236,6 +236,13 @@ cdef bint ptwr_target(Cpu* c, u64 lin, u64* mfn) noexcept nogil:
 
 cdef int pv_fixup_write(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
     """A write of the guest kernel faulted (in Cpu.exc_*).  If it is one to an L1 table, do it as mmu_update would (ptwr)."""
+    return ptwr_write(c, lin, size, v, NULL)
+
+cdef int pv_fixup_rmw(Cpu* c, u64 lin, int size, u64 was, u64 v) noexcept nogil:
+    """The same for a read-modify-write: RMW_AGAIN when the entry is no longer what was read (a walk has set A or D)."""
+    return ptwr_write(c, lin, size, v, &was)
+
+cdef int ptwr_write(Cpu* c, u64 lin, int size, u64 v, const u64* was) noexcept nogil:
     cdef u64 mfn = 0, old, keep
     cdef int shift = 8 * (lin & 7), rc = -EINVAL
     if c.exc_vector != X_PF or not c.exc_error & PF_P or not c.pv.kernel_mode or (lin & 7) + size > 8:
@@ -246,8 +253,14 @@ cdef int pv_fixup_write(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
     if ptwr_target(c, lin, &mfn):
         old = (<u64*>frame_host(c.mem, mfn))[(lin & 0xFFF) >> 3]
         keep = 0 if size == 8 else ~(((<u64>1 << (8 * size)) - 1) << shift)
-        rc = mod_entry(c.mem, c, mfn, <u32>(lin & 0xFFF) >> 3, 1, (old & keep) | ((v << shift) & ~keep), False)
+        if was != NULL and (old ^ was[0] << shift) & ~keep:
+            rc = -EAGAIN
+        else:
+            rc = mod_entry_if(c.mem, c, mfn, <u32>(lin & 0xFFF) >> 3, 1, (old & keep) | ((v << shift) & ~keep), False,
+                              &old if was != NULL else NULL)
     mem_unlock(c.mem)
+    if rc == -EAGAIN and was != NULL:
+        return RMW_AGAIN
     return ST_OK if rc == 0 else ST_FAULT
 
 

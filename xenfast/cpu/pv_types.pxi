@@ -30,6 +30,7 @@ cdef enum:
     EPERM = 1
     ENOENT = 2
     ESRCH = 3
+    EAGAIN = 11
     ENOMEM = 12
     EFAULT = 14
     EBUSY = 16
@@ -232,6 +233,11 @@ cdef void devalidate_table(Mem* m, u64 mfn, int level, u32 count) noexcept nogil
 
 cdef int mod_entry(Mem* m, Cpu* c, u64 table, u32 index, int level, u64 new, bint keep_ad) noexcept nogil:
     """Change one entry of a valid table (xen: mod_l1_entry .. mod_l4_entry).  0 or -errno, the entry then unchanged."""
+    return mod_entry_if(m, c, table, index, level, new, keep_ad, NULL)
+
+cdef int mod_entry_if(Mem* m, Cpu* c, u64 table, u32 index, int level, u64 new, bint keep_ad,
+                      const u64* expect) noexcept nogil:
+    """The same, and -EAGAIN when the entry is not, or does not stay, what the caller expects."""
     # SAFETY: table is a frame of this type, so it exists; index comes from 12 bits of an address, divided by 8.
     cdef u64* p = <u64*>frame_host(m, table) + (index & 511)
     cdef u64 old = p[0], now
@@ -253,6 +259,10 @@ cdef int mod_entry(Mem* m, Cpu* c, u64 table, u32 index, int level, u64 new, bin
         rc = 1
     while True:                                       # other vcpus' walks may set A and D at any time
         now = p[0]
+        if expect != NULL and now != expect[0]:
+            if rc and new & PTE_P:
+                put_entry(m, table, level, new)
+            return -EAGAIN
         if cas64(p, now, new | (now & (PTE_A | PTE_D)) if keep_ad else new):
             break
     if m.frames[table].code:
