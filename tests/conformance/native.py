@@ -94,11 +94,15 @@ def native(cases: np.ndarray) -> np.ndarray:
 
 
 class Emulator:
-    """A bare machine in ring 3 of 64-bit or compatibility mode, with the oracle's memory map."""
+    """A bare machine in ring 3 of 64-bit or compatibility mode, with the oracle's memory map.
+
+    Instructions run one at a time, by their exec function, or (blocks) as decoded blocks of threaded handlers.
+    """
 
     TABLES = 0x1000                  # PML4, PDPT, PD, two page tables
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: bool = False) -> None:
+        self.blocks = blocks
         self.memory = _core.Memory(256)
         physmap = _core.GuestPhysMap(0x20100)
         self.view = {}               # guest physical address -> its frames
@@ -120,7 +124,7 @@ class Emulator:
         for name in ("ss", "ds", "es"):
             v.set_segment(name, 0x2B, 0, 0xFFFFFFFF, 0xC0F3)
         v.cpl = 3
-        v.exact = True
+        v.exact = not blocks         # a block ends with the INT3 behind the instruction
         self.mode = 0
 
     def load(self, cases: np.ndarray) -> list[tuple]:
@@ -149,10 +153,12 @@ class Emulator:
         v.set_x87(fcw, fsw, ftw, list(zip(se, man, strict=True)))
         window = self.view[DATA][0xF00:0x1100]
         window[:] = mem
-        reason = v.run(1)
+        reason = v.run(2 if self.blocks else 1)
         vector, error, cr2 = COMPLETED, 0, 0
         if reason == _core.ExitReason.EXIT_EXCEPTION:
             vector, error, cr2 = v.exit_nr, v.exit_code, v.cr2
+            if vector == COMPLETED:
+                v.rip -= 1
         elif reason != _core.ExitReason.EXIT_BUDGET:
             vector = 1000 + reason
         ran = (v.rip - rip) & 0xFFFFFFFFFFFFFFFF
@@ -185,9 +191,9 @@ class Emulator:
         return out
 
 
-def emulated(cases: np.ndarray) -> np.ndarray:
-    """Results of xenfast."""
-    return Emulator().run(cases)
+def emulated(cases: np.ndarray, blocks: bool = False) -> np.ndarray:
+    """Results of xenfast: of the exec functions, or (blocks) of threaded handlers."""
+    return Emulator(blocks).run(cases)
 
 
 def image(case: np.void, name: str) -> object:

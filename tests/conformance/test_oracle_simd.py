@@ -144,12 +144,15 @@ def forgive(table: list[Form], each: int, cases: np.ndarray, want: np.ndarray, g
 
 
 def check(table: list[Form], seed: int, each: int, fields=FIELDS) -> None:
+    """Once by exec functions and once by threaded handlers."""
     cases = generate(table, seed, each)
-    want, got = native(cases), emulated(cases)
-    forgive(table, each, cases, want, got)
-    lines = differences(cases, want, got, fields)
-    bad = sorted({table[int(line[1:].split()[0]) // each].name for line in lines if line[0] == "#"})
-    assert not lines, f"seed {seed}; {', '.join(bad)}\n" + "\n".join(lines[:60])
+    expected = native(cases)
+    for blocks in (False, True):
+        want, got = expected.copy(), emulated(cases, blocks)
+        forgive(table, each, cases, want, got)
+        lines = differences(cases, want, got, fields)
+        bad = sorted({table[int(line[1:].split()[0]) // each].name for line in lines if line[0] == "#"})
+        assert not lines, f"seed {seed}, blocks {blocks}; {', '.join(bad)}\n" + "\n".join(lines[:60])
 
 
 @pytest.mark.parametrize("group", range(8))

@@ -70,6 +70,7 @@ cdef void init_specialise() noexcept:
         NULL]
     cdef int i
     init_threaded()
+    init_vec_handlers()
     i = 0
     while kills[i] != NULL:
         fast_set(kills[i]).kind = KILLS_FLAGS
@@ -128,6 +129,8 @@ cdef inline handler_t pick(Insn* o, bint live, u32 mode) noexcept nogil:
         if mode & MODE_64:
             return jcc_handlers[o.cc]
         return generic_handler(o)
+    if rows[o.op].attrs & A_SSE:
+        return sse_handler(o, mode)
     if not ordinary(o, mode):
         return generic_handler(o)
     if o.ex == SET_E and not o.is_mem:
