@@ -126,6 +126,21 @@ def test_two_hosts_in_one_process(guest):
         assert first.domid == second.domid == 1
 
 
+def test_a_domain_that_cannot_be_made_leaves_nothing_behind(host, tmp_path):
+    """When a kernel does not fit or a disk is in use, memory, disks and the name are free again."""
+    free = host.hypervisor.memory.free_pages
+    (tmp_path / "disk").write_bytes(bytes(4096))
+    disk = [f"{tmp_path}/disk,raw,xvda,w"]
+    with pytest.raises(xenfast.XenfastError, match="too small"):
+        host.create({"kernel": guests.HELLO, "memory": 1, "name": "one", "disk": disk})
+    assert host.hypervisor.memory.free_pages == free
+    with host.create({"kernel": guests.HELLO, "memory": 8, "name": "one", "disk": disk}):
+        for settings in ({"name": "two", "disk": disk}, {"name": "one"}):
+            with pytest.raises(xenfast.XenfastError, match=r"in use|already"):
+                host.create({"kernel": guests.HELLO, "memory": 8, **settings})
+    assert host.hypervisor.memory.free_pages == free
+
+
 def test_memory_is_given_back(host):
     """A domain that is destroyed gives back all its memory."""
     free = host.hypervisor.memory.free_pages

@@ -122,7 +122,9 @@ class Domain:
             self.console = Console(self)
             host.devices.attach(self.xen, settings, self.built, images, self.console.received)
         except BaseException:
+            host.devices.detach(self.xen)
             self.xen.destroy()
+            host.store.release(self.domid)
             host.devices.close_images(images)
             raise
 
