@@ -105,6 +105,7 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     avail = 4096 - start
     if not c.mode & MODE_64 and c.seg[CS].limit - rip < 8192:
         room = <int>(c.seg[CS].limit - rip) - 13          # an instruction from there on may cross the limit: alone
+    mark_code(c, maddr >> 12, start, start)          # first of all, lest another vcpu writes unseen while we decode
     b = k.blocks + k.n_block
     b.maddr, b.mode, b.first, b.incoming, b.dead = maddr, c.mode, k.n_insn, NO_INSN, 0
     b.mfn2 = NO_FRAME
@@ -149,7 +150,6 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     if b.mfn2 != NO_FRAME:
         b.page2_next = k.pages[b.mfn2].head2
         k.pages[b.mfn2].head2 = b
-        mark_code(c, b.mfn2, 0, 15)
     return finish_block(c, b, host, n, pos, off)
 
 cdef inline bint follows(Insn* o, u32 mode, int start) noexcept nogil:
@@ -172,10 +172,11 @@ cdef int decode_crossing(Cpu* c, const u8* host, int avail, u64 rip, Insn* o, u6
     if st != ST_OK:
         c.status = fetch_failed(c, st)
         return 0
+    mfn2[0] = <u64>(host2 - c.mem.host) >> 12
+    mark_code(c, mfn2[0], 0, 15)
     memcpy(buf, host, avail)
     memcpy(buf + avail, host2, 15)
     length = decode(c.mode, buf, avail + 15, o)
-    mfn2[0] = <u64>(host2 - c.mem.host) >> 12
     return length if length > 0 else DECODE_LONG
 
 cdef int TOO_LONG(Cpu* c, Insn* o) noexcept nogil:
