@@ -177,7 +177,7 @@ cdef i64 pv_multicall(Cpu* c, u64* a) noexcept nogil:
         if rc == HC_EXIT:
             multicall_next(c, entry, left)
             return HC_EXIT
-        if left and (rc == HC_AGAIN or n == MULTICALL_BATCH):
+        if left and (rc == HC_AGAIN or n == MULTICALL_BATCH or c.req):
             c.pv.again[0], c.pv.again[1] = entry, left
             c.pv.again[2], c.pv.again[3] = a[2], a[3]
             return HC_AGAIN

@@ -74,7 +74,7 @@ cdef i64 pv_mmu_update(Cpu* c, u64* a) noexcept nogil:
     if rc:
         return rc
     while i < count:
-        if i == MMU_BATCH:
+        if i == MMU_BATCH or (i and c.req):
             break
         rc = pv_read(c, reqs, 16, req)
         if rc:
@@ -272,7 +272,8 @@ cdef int pv_xen_area(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     if access != ACC_READ or off >= c.mem.m2p_bytes or not c.pv.kernel_mode:
         return page_fault(c, lin, (PF_W if access == ACC_WRITE else 0) | (PF_I if access == ACC_EXEC else 0) | PF_U
                           | (PF_P if off < c.mem.m2p_bytes else 0))
-    # SAFETY: off < m2p_bytes, which is a whole number of pages, so the page the TLB entry maps is inside the table.
+    # SAFETY: off < m2p_bytes, which is a whole number of pages, so the page the TLB entry maps is inside the table.  The entry need not
+    # be noted for flushes: the table stays where it is.
     host[0] = <u8*>c.mem.m2p + off
     e = tlb_slot(c.tlb, lin)
     e.wtag = e.xtag = invalid_tag(lin)

@@ -44,7 +44,7 @@ cdef i64 pv_mmuext_op(Cpu* c, u64* a) noexcept nogil:
     if rc:
         return rc
     while i < count:
-        if i == MMUEXT_BATCH:
+        if i == MMUEXT_BATCH or (i and c.req):
             break
         rc = pv_read(c, ops, sizeof(MmuextOp), &op)
         if rc:
