@@ -509,6 +509,19 @@ def test_code_in_user_mode_cannot_make_hypercalls(guest):
     assert guest.vcpu.rax == 4 << 16 | 17
 
 
+def test_rip_set_between_a_branch_and_its_target(guest):
+    """Where run() goes on is not taken for where the last branch went: the end of a loop is not linked to its start."""
+    code = b"\x48\xff\xcd\x75\xfb"                           # 1: dec rbp; jnz 1b
+    guest.vcpu.exact = False
+    guest.vcpu.until = guest.va(guest.CODE) + len(code)
+    guest.code(code)
+    for _ in range(3):
+        before = guest.vcpu.instructions
+        guest.vcpu.rip, guest.vcpu.rbp = guest.va(guest.CODE), 10
+        assert ExitReason(guest.vcpu.run(1000)) is ExitReason.EXIT_UNTIL
+        assert (guest.vcpu.rbp, guest.vcpu.instructions - before) == (0, 20)
+
+
 def test_singleshot_timer(guest):
     """VCPUOP_set_singleshot_timer is the timer of set_timer_op; with VCPU_SSHOTTMR_future a time gone by is -ETIME."""
     at = guest.va(7)

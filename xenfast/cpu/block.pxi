@@ -250,10 +250,13 @@ cdef inline u64 jc_index(u64 rip) noexcept nogil:
     return (rip ^ (rip >> 12)) & (JC_SIZE - 1)
 
 cdef inline void link(Cpu* c, Insn* o, Block* b, Insn* first) noexcept nogil:
-    """Let the direct branch o go to b without asking: only within one page, whose mapping both share."""
+    """Let the direct branch o go to b without asking: only within one page, whose mapping both share.
+
+    b need not be where the branch goes: an upcall, a fault or the caller of run() may have changed rip since.
+    """
     cdef Block* source = c.cache.blocks + insn_block(c, o)
-    if (b.mfn2 == NO_FRAME and source.mfn2 == NO_FRAME and o.link == NULL and not source.dead
-            and <u64>(<i64>(source.maddr & 4095) + o.imm) < 4096 and b.maddr >> 12 == source.maddr >> 12):
+    if (b.mfn2 == NO_FRAME and source.mfn2 == NO_FRAME and o.link == NULL and not source.dead and b.mode == source.mode
+            and <u64>(<i64>(source.maddr & 4095) + o.imm) < 4096 and b.maddr == source.maddr + <u64>o.imm):
         o.link = first
         o.next_in = b.incoming
         b.incoming = <u32>(o - c.cache.arena)
