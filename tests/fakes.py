@@ -105,6 +105,9 @@ class FakeCore:
     def release(self):
         self.program = None
 
+    def unknown(self):
+        return []
+
     def crash_text(self):
         return "it crashed"
 

@@ -5,6 +5,7 @@ import struct
 from xenfast.abi import vcpu as vcpu_abi
 from xenfast.abi import xen
 from xenfast.xen import hypercall
+from xenfast.xen.guest import Continuation
 
 P, RW, US, A, D = 1, 2, 4, 32, 64
 BASE = 0xFFFF880000000000       # L4 slot 272, the first one behind Xen's
@@ -20,6 +21,7 @@ class PvGuest:
 
     def __init__(self, hv, n=48, vcpus=1, **kwargs):
         self.hv, self.n = hv, n
+        self.continued = 0
         self.domain = domain = hv.create_domain("pv", vcpus=vcpus, max_pages=kwargs.pop("max_pages", n + 16), **kwargs)
         self.mfn = m = [int(mfn) for mfn in domain.alloc_pages(n)]
         hv.memory.m2p[m] = range(n)
@@ -53,7 +55,12 @@ class PvGuest:
         nr = NR.get(name, name)
         result = self.core.hypercall(nr, *args)
         if result is None:
-            result = hypercall.call(self.domain, self.vcpu, self.core.exit_nr, self.core.exit_args)
+            try:
+                result = hypercall.call(self.domain, self.vcpu, self.core.exit_nr, self.core.exit_args)
+            except Continuation as again:
+                self.core.hypercall_return(0)
+                self.continued += 1
+                return self.call(name, *again.arguments, *args[len(again.arguments):])
             if self.vcpu.core is not None:
                 self.core.hypercall_return(result & (1 << 64) - 1)
         result &= (1 << 64) - 1

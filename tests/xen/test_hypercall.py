@@ -82,6 +82,23 @@ def test_console_io(hv, guest):
     assert list(hv.console.lines)[1] == "(XEN) (d1) rest"
 
 
+def test_long_calls_are_continued(hv, guest):
+    """A call with a long list is made again by the guest, a batch at a time, and comes to the same result."""
+    guest.write(guest.va(20), b"x" * 4095 + b"\n" + b"y" * 4095 + b"\n")
+    assert guest.call("console_io", xen.CONSOLEIO_write, 8192, guest.va(20)) == 0
+    assert guest.continued == 1
+    assert "".join(hv.console.lines).count("y") == 4095
+    at = guest.va(20)
+    for i in range(20, 40):
+        guest.write(guest.va(i), bytes(4096))
+    assert guest.op("memory_op", memory.XENMEM_decrease_reservation, memory.reservation, extent_start=at, nr_extents=1 << 57,
+                    domid=xen.DOMID_SELF)[0] == 0               # frame 0 is Xen's
+    guest.domain.max_pages = 0
+    hv.memory.free(hv.memory.alloc(7, 10))
+    result = guest.op("memory_op", memory.XENMEM_increase_reservation, memory.reservation, nr_extents=5000, domid=xen.DOMID_SELF)[0]
+    assert 0 < result < 5000 and hv.memory.free_pages == 0
+
+
 # --- memory_op -----------------------------------------------------------------------------------------------------------
 def extents(guest, cmd, values, order=0, domid=xen.DOMID_SELF):
     at = guest.va(DATA, 2048)

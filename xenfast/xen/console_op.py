@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from xenfast.abi import xen as abi
 from xenfast.errors import XenError
+from xenfast.xen.guest import Continuation
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
     from xenfast.xen.vcpu import Vcpu
 
-CHUNK = 4096
+CHUNK = 4096            # bytes of one go
 
 
 def do_console_io(domain: "Domain", vcpu: "Vcpu", cmd: int, count: int, buffer: int) -> int:
@@ -24,8 +25,8 @@ def do_console_io(domain: "Domain", vcpu: "Vcpu", cmd: int, count: int, buffer: 
         raise XenError(errno.ENOSYS, f"CONSOLEIO {cmd}")
     if count >= 1 << 31:
         raise XenError(errno.E2BIG)
-    while count and domain.is_running:
-        n = min(count, CHUNK - buffer % CHUNK)
-        domain.hypervisor.console.guest_write(domain.domid, vcpu.core.copy_from_guest(buffer, n))
-        buffer, count = buffer + n, count - n
+    n = min(count, CHUNK)
+    domain.hypervisor.console.guest_write(domain.domid, vcpu.core.copy_from_guest(buffer, n))
+    if n < count:
+        raise Continuation(cmd, count - n, buffer + n)
     return 0

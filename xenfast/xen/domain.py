@@ -113,11 +113,11 @@ class Domain:
     def first_port_abi(self) -> TwoLevelPorts | PythonPorts:
         return TwoLevelPorts(self) if self.vcpus else PythonPorts(self)
 
-    def log_once(self, key: Any, text: str, *values: Any) -> None:
-        """A warning about something the guest did, the first time it does it."""
+    def log_once(self, key: Any, text: str, *values: Any, level: int = logging.WARNING) -> None:
+        """A message about something the guest did, the first time it does it."""
         if key not in self._logged and len(self._logged) < LOG_KINDS:
             self._logged.add(key)
-            log.warning("domain %d: " + text, self.domid, *values)
+            log.log(level, "domain %d: " + text, self.domid, *values)
 
     # --- memory ------------------------------------------------------------------------------------------------------
     def alloc_pages(self, n: int, contiguous: bool = False) -> Any:

@@ -15,12 +15,14 @@ from xenfast.errors import XenError
 from xenfast.xen.gnttab import fail
 from xenfast.xen.gnttab_copy import copy_one
 from xenfast.xen.gnttab_map import map_one, unmap_and_replace_one, unmap_one
-from xenfast.xen.guest import read_struct
+from xenfast.xen.guest import Continuation, read_struct
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
     from xenfast.xen.gnttab import GrantTable
     from xenfast.xen.vcpu import Vcpu
+
+BATCH = 128             # operations until a vcpu looks at what others want of it
 
 
 def do_grant_table_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int, count: int) -> int:
@@ -28,25 +30,26 @@ def do_grant_table_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int, count:
     if count >= 1 << 31:
         raise XenError(errno.EINVAL, f"{count} operations")
     if cmd in EACH:
-        return _each(domain, vcpu, arg, count, *EACH[cmd])
+        done = _each(domain, vcpu, arg, min(count, BATCH), *EACH[cmd])
+        if done < count:
+            raise Continuation(cmd, arg + done * EACH[cmd][0].size, count - done)
+        return 0
     if cmd in ONCE:
         return ONCE[cmd](domain, vcpu, arg, count) or 0
     raise XenError(errno.ENOSYS, f"GNTTABOP {cmd}")
 
 
 def _each(domain: "Domain", vcpu: "Vcpu", arg: int, count: int, layout: Layout, operation: Any, outputs: tuple) -> int:
-    """Do an array of operations; ``outputs`` are the fields written back.  Ends early with the domain."""
+    """Do an array of operations; ``outputs`` are the fields written back.  Returns how many."""
     core, size = vcpu.core, layout.size
     for i in range(count):
-        if not domain.is_running:
-            break
         at = arg + i * size
         data = bytearray(core.copy_from_guest(at, size))
         results = operation(domain, vcpu, layout.unpack(data))
         for (field, code), value in zip(outputs, results, strict=True):
             struct.pack_into(code, data, layout.offset[field], value)
         core.copy_to_guest(at, bytes(data))
-    return 0
+    return count
 
 
 def _target(domain: "Domain", domid: int) -> "GrantTable":

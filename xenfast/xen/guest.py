@@ -11,9 +11,21 @@ from xenfast.abi.layout import Layout
 if TYPE_CHECKING:
     from xenfast.xen.vcpu import Vcpu
 
-__all__ = ["GuestFault", "read_struct", "read_u64", "write_field", "write_u32", "write_u64"]
+__all__ = ["Continuation", "GuestFault", "read_struct", "read_u64", "write_field", "write_u32", "write_u64"]
 
 U64 = (1 << 64) - 1
+
+
+class Continuation(Exception):
+    """hypercall_create_continuation(): the call has done a part, and the guest is to make it again with these arguments.
+
+    So one that works off a long list neither keeps the hypervisor's lock nor makes its vcpu unstoppable.
+    """
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(*arguments)
+        self.arguments = arguments
+
 
 
 def read_struct(vcpu: "Vcpu", layout: Layout, address: int) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xenfast.abi import xen as abi
 from xenfast.errors import XenError
 from xenfast.xen import console_op, evtchn_op, gnttab_op, hvm_op, memory, nmi_op, physdev, sched_op, vcpu_op, version
-from xenfast.xen.guest import GuestFault
+from xenfast.xen.guest import Continuation, GuestFault
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -36,6 +36,11 @@ def eperm(domain: "Domain", vcpu: "Vcpu", *args: int) -> int:
     raise XenError(errno.EPERM)
 
 
+def eopnotsupp(domain: "Domain", vcpu: "Vcpu", *args: int) -> int:
+    """As a Xen answers whose administrator has not enabled the feature (vpmu=off)."""
+    raise XenError(errno.EOPNOTSUPP)
+
+
 # nr: name, number of arguments, function
 TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_sched_op_compat: Call("sched_op_compat", 2, sched_op.do_sched_op_compat),
@@ -55,6 +60,7 @@ TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_sysctl: Call("sysctl", 1, eperm),
     abi.__HYPERVISOR_domctl: Call("domctl", 1, eperm),
     abi.__HYPERVISOR_kexec_op: Call("kexec_op", 2, eperm),
+    abi.__HYPERVISOR_xenpmu_op: Call("xenpmu_op", 2, eopnotsupp),
 }
 
 # Answered in the core, like xen_version(XENVER_version), sched_op(SCHEDOP_yield) and sched_op(SCHEDOP_block) of the table above; named
@@ -90,13 +96,17 @@ def name_of(nr: int) -> str:
 def dispatch(vcpu: "Vcpu") -> None:
     """Answer the hypercall the core has left run() for."""
     core, domain = vcpu.core, vcpu.domain
-    result = call(domain, vcpu, core.exit_nr, core.exit_args)
+    try:
+        result = call(domain, vcpu, core.exit_nr, core.exit_args)
+    except Continuation as again:
+        core.hypercall_retry(*again.arguments)
+        return
     if vcpu.core is not None:           # unless the call was the domain's end
         core.hypercall_return(result & U64)
 
 
 def call(domain: "Domain", vcpu: "Vcpu", nr: int, args: Any) -> int:
-    """The result of a hypercall as the guest gets it: a number, or -errno."""
+    """The result of a hypercall as the guest gets it: a number, or -errno.  Or a Continuation, raised."""
     row = TABLE.get(nr)
     if row is None:
         domain.log_once(("hypercall", nr), "unknown hypercall %d(%s)", nr, ", ".join(f"{a:#x}" for a in args))
@@ -109,6 +119,8 @@ def call(domain: "Domain", vcpu: "Vcpu", nr: int, args: Any) -> int:
         if e.errno == errno.ENOSYS:
             domain.log_once((name, args[0]), "%s(%s): not known here", name, ", ".join(f"{a:#x}" for a in args[:nargs]))
         return -abs(e.errno)
+    except Continuation:
+        raise
     except GuestFault:
         return -errno.EFAULT
     except MemoryError:

@@ -2,7 +2,7 @@
 
 Specified in xen/include/public/memory.h; follows xen/common/memory.c and xen/arch/x86/mm.c.  A PV domain names machine frames itself, so
 what concerns translated domains (add_to_physmap and the like) is EACCES, and what concerns other domains is EPERM.  Long lists are
-worked off in one call; it ends early, as Xen's does when preempted, only if the domain is stopped meanwhile.
+worked off a batch at a time, with the number of extents done above the command, as Xen does.
 """
 
 import errno
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from xenfast.abi import memory as abi
 from xenfast.abi import xen
 from xenfast.errors import XenError
-from xenfast.xen.guest import U64, read_struct, read_u64, write_u32, write_u64
+from xenfast.xen.guest import U64, Continuation, read_struct, read_u64, write_u32, write_u64
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
     from xenfast.xen.vcpu import Vcpu
 
 MAX_ORDER = 9           # CONFIG_DOMU_MAX_ORDER
+BATCH = 1024            # extents until a vcpu looks at what others want of it
 
 
 def do_memory_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int) -> int:
@@ -28,7 +29,10 @@ def do_memory_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int) -> int:
         return operation(domain, vcpu, arg)
     extents = EXTENTS.get(op)
     if extents is not None:
-        return _reservation(domain, vcpu, arg, start, extents)
+        done = _reservation(domain, vcpu, arg, start, extents)
+        if done == start + BATCH:
+            raise Continuation(op | done << abi.MEMOP_EXTENT_SHIFT, arg)
+        return done
     raise XenError(errno.ENOSYS, f"XENMEM {op}")
 
 
@@ -47,10 +51,11 @@ def _reservation(domain: "Domain", vcpu: "Vcpu", arg: int, start: int, extent: A
     self_only(domain, r.domid)
     if r.extent_order > MAX_ORDER:
         return start
-    for done in range(start, r.nr_extents):
-        if not domain.is_running or not extent(domain, vcpu, r, done):
+    end = min(r.nr_extents, start + BATCH)
+    for done in range(start, end):
+        if not extent(domain, vcpu, r, done):
             return done
-    return r.nr_extents
+    return end
 
 
 def _populate(domain: "Domain", vcpu: "Vcpu", r: Any, i: int) -> bool:
@@ -125,7 +130,9 @@ def _exchange(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     done, chunk = head.nr_exchanged, 1 << max(orders)
     per_in, per_out = chunk >> give.extent_order, chunk >> take.extent_order
     try:
-        while done < give.nr_extents and domain.is_running:
+        while done < give.nr_extents:
+            if done - head.nr_exchanged >= BATCH:
+                raise Continuation()
             out_at = take.extent_start + 8 * ((done << give.extent_order) >> take.extent_order)
             _exchange_chunk(domain, vcpu, give.extent_start + 8 * done, per_in, give.extent_order, out_at, per_out, take.extent_order)
             done += per_in

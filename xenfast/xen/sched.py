@@ -192,6 +192,10 @@ class RealTimeScheduler(Scheduler):
             for vcpu in self.threads:
                 if vcpu.in_guest and vcpu.core is not None:
                     vcpu.stop()
+        self._wait_until_out()
+
+    def _wait_until_out(self) -> None:
+        with self.lock:
             self.stopped.wait_for(lambda: not any(vcpu.in_guest for vcpu in self.threads))
 
     def _ask(self) -> None:
@@ -213,10 +217,11 @@ class RealTimeScheduler(Scheduler):
             if self._met:
                 return StopReason.UNTIL
             if self.ended:
-                # What the last exits have queued is still handled.
-                if not loop.run_ready():
-                    return StopReason.ENDED
-                continue
+                self._wait_until_out()
+                if loop.run_ready():            # what the last exits have queued
+                    continue
+                loop.exclusively(self._ask)
+                return StopReason.UNTIL if self._met else StopReason.ENDED
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return StopReason.TIMEOUT

@@ -260,6 +260,8 @@ class Vcpu:
         if self.runstate_dirty:
             self.update_runstate_area()
         reason = self.core.run(budget)
+        if reason != EXIT_HYPERCALL:
+            self.log_unknown()
         if reason == EXIT_HYPERCALL:
             hypercall.dispatch(self)
         elif reason == EXIT_HLT:
@@ -270,6 +272,15 @@ class Vcpu:
         elif reason not in (EXIT_BUDGET, EXIT_STOP):
             self._odd_exit(reason)
         return reason
+
+    def log_unknown(self) -> None:
+        """What the guest asked for since last time that the core does not have, once each."""
+        for kind, value in self.core.unknown():
+            if kind == "instruction":
+                code = value.to_bytes(8, "little").hex(" ")
+                self.domain.log_once((kind, value), "#UD for an instruction that is not known here: %s", code)
+            else:       # a kernel tries registers of every processor there is: no reason to warn
+                self.domain.log_once((kind, value), "%s %#x is not known here", kind, value, level=logging.INFO)
 
     def _odd_exit(self, reason: int) -> None:
         core = self.core
