@@ -58,6 +58,9 @@ include "cpu/ops_io.pxi"        # IN, OUT, INS, OUTS
 include "cpu/ops_flags.pxi"     # single flags
 include "cpu/ops_bcd.pxi"       # decimal adjustment
 include "cpu/ops_system.pxi"    # system registers and calls
+include "cpu/task.pxi"         # hardware task switching
+include "cpu/vm86.pxi"         # virtual-8086 mode, VIF and VIP
+include "cpu/debug.pxi"        # breakpoints
 include "cpu/opcodes_1byte.pxi" # rows of the opcode table: one-byte map
 include "cpu/opcodes_0f.pxi"    # 0F map, integer part of 0F38
 include "cpu/block.pxi"         # the cache of decoded blocks; self-modifying code

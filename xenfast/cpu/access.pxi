@@ -98,6 +98,8 @@ cdef int mem_read_slow(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
             return mmio_read(c, size, out)
         if st == ST_OK:
             out[0] = host_load(host, size)
+            if unlikely(c.bp_on & 2):
+                watch(c, lin, size, False)
         return st
     st = mem_read_n(c, lin, size, &v)
     out[0] = v
@@ -112,6 +114,8 @@ cdef int mem_write_slow(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
     if likely(st == ST_OK):
         host_store(host, size, v)
         code_written(c, host, size)
+        if unlikely(c.bp_on & 2):
+            watch(c, lin, size, True)
         return ST_OK
     if st == ST_MMIO:
         return mmio_write(c, size, v)
@@ -134,6 +138,8 @@ cdef int mem_read_n(Cpu* c, u64 lin, u64 n, void* out) noexcept nogil:
     else:
         memcpy(out, h1, n1)
         memcpy(<u8*>out + n1, h2, n - n1)
+    if unlikely(c.bp_on & 2):
+        watch(c, lin, n, False)
     return ST_OK
 
 cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
@@ -153,6 +159,8 @@ cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
         memcpy(h2, <const u8*>data + n1, n - n1)
         code_written(c, h1, n1)
         code_written(c, h2, n - n1)
+    if unlikely(c.bp_on & 2):
+        watch(c, lin, n, True)
     return ST_OK
 
 cdef inline int translate_cached(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:

@@ -191,14 +191,6 @@ cdef inline void run_block(Cpu* c) noexcept nogil:
         c.r[R_RIPBASE] = c.rip
         first.fn(c, first)
 
-cdef void step_traced(Cpu* c) noexcept nogil:
-    """One instruction with RFLAGS.TF set: #DB behind it (SDM Vol. 3, 17.3.1.4)."""
-    step(c)
-    if c.status == ST_OK or c.status == ST_BRANCH:
-        c.dr[6] |= 1 << 14
-        fault(c, X_DB)
-        c.status = ST_TRAP
-
 cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
     """Run budget instructions, exactly or to the end of a block; returns an exit reason."""
     cdef u32 reason = EXIT_NONE
@@ -218,10 +210,10 @@ cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
             reason = EXIT_UNTIL
             break
         traced = c.eflags & FL_TF
-        if unlikely(traced or c.trace or c.inhibit or c.budget < 0):
+        if unlikely(traced or c.trace or c.inhibit or c.bp_on or c.budget < 0):
             c.inhibit = 0
-            if traced:
-                step_traced(c)
+            if traced or c.bp_on:
+                step_debug(c)
             else:
                 step(c)
         else:

@@ -1,16 +1,17 @@
 # Delivery of exceptions and interrupts through the IDT of a bare machine: real mode, protected mode, IA-32e mode.
 #
 # SDM Vol. 3, ch. 6 and Vol. 2 (INT n).  Benign and contributory faults combine into #DF, a fault in its delivery is a shutdown
-# (Vol. 3, 6.15).  A machine without an IDT (the tools API) gets EXIT_EXCEPTION instead.  Left out: task gates, virtual-8086 mode.
-# What a PV guest gets instead is in pv_traps.pxi.
+# (Vol. 3, 6.15).  A machine without an IDT (the tools API) gets EXIT_EXCEPTION instead.  Task gates lead to
+# task.pxi.  What a PV guest gets instead is in pv_traps.pxi.
 
 cdef int deliver(Cpu* c) noexcept nogil:
     """Deliver the exception in Cpu.exc_* with c.rip as the return address.  ST_BRANCH or ST_EXIT."""
     cdef u8 vector = c.exc_vector
     cdef u32 error = c.exc_error
     cdef bint has_error = c.exc_has_error
-    cdef bint soft = c.status == ST_TRAP and c.exc_vector != X_DB
+    cdef bint soft = c.status == ST_TRAP and c.exc_vector != X_DB and not c.trap_hard
     cdef int st
+    c.trap_hard = 0
     if c.is_pv:
         return pv_deliver(c)
     if c.idtr.limit == 0:
@@ -74,8 +75,10 @@ cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint
     cdef u32 at = vector * (16 if lma else 8)
     cdef u16 sel, new_ss
     cdef int kind, dpl, cpl, ist, width, st
-    cdef u64 frame[6]
-    cdef u8 packed[48]
+    cdef u32 flags = (get_eflags(c) & ~<u32>FL_RF) | (FL_RF if c.status == ST_FAULT and vector != X_DB else 0)
+    cdef bint vm = (c.mode & MODE_VM) != 0
+    cdef u64 frame[10]
+    cdef u8 packed[80]
     cdef int n = 0, i
     if at + (15 if lma else 7) > c.idtr.limit:
         return fault_err(c, X_GP, vector * 8 + 2 + ext)
@@ -85,12 +88,14 @@ cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint
         return ST_FAULT
     kind = (low >> 40) & 31
     dpl = (low >> 45) & 3
-    if not (kind == 14 or kind == 15 or (not lma and (kind == 6 or kind == 7))):
+    if not (kind == 14 or kind == 15 or (not lma and (kind == 6 or kind == 7 or kind == SYS_TASK_GATE))):
         return fault_err(c, X_GP, vector * 8 + 2 + ext)
     if soft and dpl < c.cpl:
         return fault_err(c, X_GP, vector * 8 + 2)
     if not (low >> 47) & 1:
         return fault_err(c, X_NP, vector * 8 + 2 + ext)
+    if kind == SYS_TASK_GATE:
+        return task_interrupt(c, low, has_error, error, ext)
     sel = <u16>(low >> 16)
     target = (low & 0xFFFF) | ((low >> 32) & <u64>0xFFFF0000)
     if kind < 8:
@@ -108,7 +113,7 @@ cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint
         return fault_err(c, X_NP, (sel & 0xFFFC) | ext)
     dpl = (desc >> 45) & 3
     cpl = c.cpl if (desc >> 42) & 1 else dpl              # conforming code keeps CPL
-    if dpl > c.cpl:
+    if dpl > c.cpl or (vm and cpl != 0):
         return fault_err(c, X_GP, (sel & 0xFFFC) | ext)
     ist = high_ist(low) if lma else 0
     sp = c.r[RSP] if lma or c.mode & MODE_SS32 else <u16>c.r[RSP]
@@ -123,27 +128,25 @@ cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint
         n += 1
     frame[n] = c.rip
     frame[n + 1] = c.seg[CS].sel
-    frame[n + 2] = get_eflags(c)
+    frame[n + 2] = flags
     n += 3
     if lma or cpl < c.cpl:
         frame[n] = c.r[RSP]
         frame[n + 1] = c.seg[SS].sel
         n += 2
+    if vm:                                                # SDM Vol. 3, figure 20-4
+        frame[n], frame[n + 1], frame[n + 2], frame[n + 3] = c.seg[ES].sel, c.seg[DS].sel, c.seg[FS].sel, c.seg[GS].sel
+        n += 4
     width = 8 if lma else 4 if kind >= 8 else 2
     if lma:
         sp &= ~<u64>15
     for i in range(n):
         host_store(packed + i * width, width, frame[i])
-    sp -= n * width
     if lma:
+        sp -= n * width
         st = write_stack(c, sp, packed, n * width, cpl)
     else:
-        ss_desc = c.r[R_SEG + SS]
-        if cpl < c.cpl:
-            st = stack_base(c, new_ss, &ss_desc)
-            if st != ST_OK:
-                return st
-        st = write_stack(c, <u32>(ss_desc + sp), packed, n * width, cpl)
+        st = legacy_frame(c, new_ss, cpl, ext, &sp, packed, n * width, &ss_desc)
     if st != ST_OK:
         return ST_FAULT
     # -- nothing below can fail -------------------------------------------------------------------------------------
@@ -154,9 +157,15 @@ cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint
         if lma:
             set_null_ss(c, cpl)
         else:
-            c.cpl = cpl
-            load_seg(c, SS, new_ss)
-    c.r[RSP] = sp if lma or c.mode & MODE_SS32 else (c.r[RSP] & ~<u64>0xFFFF) | <u16>sp
+            mark_descriptor(c, new_ss, ss_desc, ATTR_A)
+            fill_seg(&c.seg[SS], new_ss, ss_desc)
+    if vm:
+        fill_null(&c.seg[ES], 0)
+        fill_null(&c.seg[DS], 0)
+        fill_null(&c.seg[FS], 0)
+        fill_null(&c.seg[GS], 0)
+    c.r[RSP] = sp if lma or c.seg[SS].attr & ATTR_DB else (c.r[RSP] & ~<u64>0xFFFF) | <u16>sp
+    mark_descriptor(c, sel, desc, ATTR_A)
     set_code_segment(c, (sel & 0xFFFC) | cpl, desc)
     c.cpl = cpl
     c.rip = target
@@ -195,16 +204,46 @@ cdef int tss_stack(Cpu* c, int cpl, int ist, u64* sp, u16* ss) noexcept nogil:
     ss[0] = <u16>(v >> 32)
     return ST_OK
 
-cdef int stack_base(Cpu* c, u16 sel, u64* base) noexcept nogil:
-    """Base of the inner ring's stack segment."""
-    cdef u64 desc = 0
-    cdef int st = read_descriptor(c, sel, &desc)
-    if st != ST_OK or sel & 0xFFFC == 0 or (desc >> 41) & 0xD != 9:
-        return fault_err(c, X_TS, sel & 0xFFFC)
-    if not (desc >> 47) & 1:
-        return fault_err(c, X_SS, sel & 0xFFFC)
-    base[0] = ((desc >> 16) & 0xFFFFFF) | ((desc >> 32) & <u64>0xFF000000)
+cdef int inner_stack(Cpu* c, u16 sel, int cpl, u32 ext, u64* desc) noexcept nogil:
+    """The stack segment of an inner ring, named by the TSS: whatever is wrong with it is #TS (SDM Vol. 3, 6.12.1)."""
+    cdef u64 lin
+    if sel & 0xFFFC == 0 or not desc_address(c, sel, &lin):
+        return fault_err(c, X_TS, (sel & 0xFFFC) | ext)
+    if mem_read_sys(c, lin, 8, desc) != ST_OK:
+        return ST_FAULT
+    if sel & 3 != cpl or desc_dpl(desc[0]) != cpl or not is_writable_data(desc[0]):
+        return fault_err(c, X_TS, (sel & 0xFFFC) | ext)
+    if not desc_attr(desc[0]) & ATTR_P:
+        return fault_err(c, X_SS, (sel & 0xFFFC) | ext)
     return ST_OK
+
+cdef inline u64 stack_mask(u64 desc, u64 sp) noexcept nogil:
+    return <u32>sp if desc_attr(desc) & ATTR_DB else <u16>sp
+
+cdef bint stack_room(u64 desc, u64 sp, u64 n) noexcept nogil:
+    """Are n bytes at sp inside a stack segment, expand-down or not?"""
+    if desc_attr(desc) & ATTR_CE:
+        return sp > desc_limit(desc) and sp + n - 1 <= (<u64>0xFFFFFFFF if desc_attr(desc) & ATTR_DB else <u64>0xFFFF)
+    return sp + n - 1 <= desc_limit(desc)
+
+cdef int legacy_frame(Cpu* c, u16 new_ss, int cpl, u32 ext, u64* sp, const u8* frame, u64 n, u64* ss_desc) noexcept nogil:
+    """Push the frame of an interrupt outside IA-32e mode, on the stack of the inner ring where there is a switch."""
+    cdef u64 lin = 0
+    cdef int st
+    if cpl < c.cpl:
+        st = inner_stack(c, new_ss, cpl, ext, ss_desc)
+        if st != ST_OK:
+            return st
+        sp[0] = stack_mask(ss_desc[0], sp[0] - n)
+        if not stack_room(ss_desc[0], sp[0], n):
+            return fault_err(c, X_SS, (new_ss & 0xFFFC) | ext)
+        lin = <u32>(desc_base(ss_desc[0]) + sp[0])
+    else:
+        sp[0] = sp_trunc(c, sp[0] - n)
+        st = linear(c, SS, sp[0], n, True, &lin)
+        if st != ST_OK:
+            return fault_err(c, X_SS, ext)
+    return write_stack(c, lin, frame, n, cpl)
 
 cdef int write_stack(Cpu* c, u64 lin, const u8* data, u64 n, int cpl) noexcept nogil:
     """Push a frame with the rights of the ring it goes to."""

@@ -268,6 +268,8 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     if access == ACC_WRITE and c.physmap != NULL and c.physmap.mfn[pa >> 12] & PHYSMAP_RO:
         c.exit.address = pa
         return ST_MMIO
+    if unlikely(c.bp_on & 2) and access != ACC_EXEC and watched_page(c, page):
+        return ST_OK                              # every access is looked at (debug.pxi)
     if perm & PTE_US and not user and c.cr4 & CR4_SMAP:
         return ST_OK                              # depends on EFLAGS.AC: not cached
     if e.add != <i64>(<u64>host[0] - lin) or (e.rtag != page and e.wtag != page and e.xtag != page):

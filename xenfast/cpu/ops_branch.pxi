@@ -114,8 +114,11 @@ cdef int INT3(Cpu* c, Insn* o) noexcept nogil:
     return software_interrupt(c, o, X_BP)
 
 cdef int INT_I(Cpu* c, Insn* o) noexcept nogil:
-    if c.mode & MODE_VM and iopl(c) < 3:
-        return fault_err(c, X_GP, 0)
+    cdef int st
+    if c.mode & MODE_VM:
+        st = vm_int(c, o, <int>(o.imm & 0xFF))
+        if st != ST_OK:
+            return st
     return software_interrupt(c, o, <int>(o.imm & 0xFF))
 
 cdef int INTO(Cpu* c, Insn* o) noexcept nogil:

@@ -1,8 +1,7 @@
 # Far control transfer: JMP, CALL and RET between segments and privilege levels, IRET, LDS LES LSS LFS LGS.
 #
-# SDM Vol. 2 (the instructions' pseudo code), Vol. 3, 5.8.  Call gates work in all protected modes.  Left out so far,
-# reported as unknown: task switches (task gates, far transfers to a TSS, IRET with NT) and returns to virtual-8086
-# mode. A PV guest's own IRET and far transfers run here as ring 3 code, with descriptors from pv_read_desc.
+# SDM Vol. 2 (the instructions' pseudo code), Vol. 3, 5.8.  Task switches are task.pxi's, the way to
+# virtual-8086 mode is vm86.pxi's. A PV guest's own IRET and far transfers run here as ring 3 code, with descriptors from pv_read_desc.
 
 cdef struct Far:         # where a far transfer goes
     u64 ip
@@ -10,11 +9,8 @@ cdef struct Far:         # where a far transfer goes
     u16 sel              # with the new CPL as RPL
     int cpl
     int params           # call gate: stack words to copy
+    bint task            # it is a task switch instead: desc is that of the TSS or task gate
     int width            # call gate: operand size of the pushes; 0 without a gate
-
-cdef int unsupported_transfer(Cpu* c, u32 sel) noexcept nogil:
-    log_unknown(c, UNKNOWN_OPCODE, sel)
-    return fault_err(c, X_GP, sel & 0xFFFC)
 
 cdef inline int check_target(Cpu* c, u64 desc, u64* ip) noexcept nogil:
     """The new RIP against the new code segment."""
@@ -56,6 +52,7 @@ cdef int far_target(Cpu* c, u16 sel, u64 ip, bint call, Far* f) noexcept nogil:
     """Resolve sel:ip for JMP and CALL: a code segment of this ring, or a call gate."""
     cdef u64 desc
     cdef int st
+    f.task = 0
     if sel & 0xFFFC == 0:
         return fault_err(c, X_GP, 0)
     st = read_descriptor(c, sel, &desc)
@@ -80,8 +77,10 @@ cdef int gate_target(Cpu* c, u16 sel, u64 gate, bint call, Far* f) noexcept nogi
     cdef int kind = desc_attr(gate) & 0x1F
     cdef u16 target = <u16>(gate >> 16)
     cdef int st
-    if kind == SYS_TASK_GATE or kind == SYS_TSS or kind == SYS_TSS16:
-        return unsupported_transfer(c, sel) if not in_long_mode(c) else fault_err(c, X_GP, sel & 0xFFFC)
+    if (kind == SYS_TASK_GATE or kind == SYS_TSS or kind == SYS_TSS16) and not in_long_mode(c) and not c.is_pv:
+        f.task = 1
+        f.desc = gate
+        return ST_OK
     if kind != SYS_CALL and (kind != SYS_CALL16 or in_long_mode(c)):
         return fault_err(c, X_GP, sel & 0xFFFC)
     if desc_dpl(gate) < c.cpl or desc_dpl(gate) < sel & 3:
@@ -117,7 +116,7 @@ cdef int gate_target(Cpu* c, u16 sel, u64 gate, bint call, Far* f) noexcept nogi
     return mark_descriptor(c, target, desc, ATTR_A) if st == ST_OK else st
 
 # ---- JMP and CALL ---------------------------------------------------------------------------------------------------
-cdef int jmp_far(Cpu* c, u16 sel, u64 ip) noexcept nogil:
+cdef int jmp_far(Cpu* c, Insn* o, u16 sel, u64 ip) noexcept nogil:
     cdef Far f
     cdef int st
     if not c.mode & MODE_PE or c.mode & MODE_VM:
@@ -128,6 +127,8 @@ cdef int jmp_far(Cpu* c, u16 sel, u64 ip) noexcept nogil:
     st = far_target(c, sel, ip, False, &f)
     if st != ST_OK:
         return st
+    if f.task:
+        return task_transfer(c, o, sel, f.desc, False)
     far_commit(c, &f)
     return ST_BRANCH
 
@@ -143,6 +144,8 @@ cdef int call_far(Cpu* c, Insn* o, int size, u16 sel, u64 ip) noexcept nogil:
         st = far_target(c, sel, ip, True, &f)
         if st != ST_OK:
             return st
+        if f.task:
+            return task_transfer(c, o, sel, f.desc, True)
         if f.width:
             size = f.width
         if f.cpl < c.cpl:
@@ -167,9 +170,12 @@ cdef int call_inner(Cpu* c, Insn* o, Far* f) noexcept nogil:
     cdef int k, n = 4 + f.params
     cdef int st = tss_stack(c, f.cpl, 0, &sp, &new_ss)
     if st == ST_OK and not in_long_mode(c):
-        st = stack_base(c, new_ss, &ss_base)
+        st = inner_stack(c, new_ss, f.cpl, 0, &ss_desc)
         if st == ST_OK:
-            st = read_descriptor(c, new_ss, &ss_desc)
+            ss_base = desc_base(ss_desc)
+            sp = stack_mask(ss_desc, sp - <u64>(n * f.width)) + <u64>(n * f.width)
+            if not stack_room(ss_desc, sp - <u64>(n * f.width), n * f.width):
+                st = fault_err(c, X_SS, new_ss & 0xFFFC)
     if st != ST_OK:
         return st
     host_store(frame, f.width, next_rip(c, o))
@@ -198,7 +204,7 @@ cdef int call_inner(Cpu* c, Insn* o, Far* f) noexcept nogil:
     return ST_BRANCH
 
 cdef int JMP_Ap(Cpu* c, Insn* o) noexcept nogil:
-    return jmp_far(c, <u16>o.disp, <u64>o.imm)
+    return jmp_far(c, o, <u16>o.disp, <u64>o.imm)
 
 cdef int CALL_Ap(Cpu* c, Insn* o) noexcept nogil:
     return call_far(c, o, o.size, <u16>o.disp, <u64>o.imm)
@@ -216,7 +222,7 @@ cdef int read_far(Cpu* c, Insn* o, int size, u64* off, u64* sel) noexcept nogil:
 cdef int JMP_Mp(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 off, sel
     cdef int st = read_far(c, o, o.size, &off, &sel)
-    return jmp_far(c, <u16>sel, off) if st == ST_OK else st
+    return jmp_far(c, o, <u16>sel, off) if st == ST_OK else st
 
 cdef int CALL_Mp(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 off, sel
@@ -343,10 +349,11 @@ cdef int IRET(Cpu* c, Insn* o) noexcept nogil:
     cdef bint real = not c.mode & MODE_PE or c.mode & MODE_VM
     cdef bint switch_stack
     cdef int st
-    if c.mode & MODE_VM and iopl(c) < 3:
+    cdef bint virtual_ = c.mode & MODE_VM and iopl(c) < 3
+    if virtual_ and (o.size != 2 or not c.cr4 & CR4_VME):
         return fault_err(c, X_GP, 0)
     if not real and c.eflags & FL_NT:
-        return fault_err(c, X_GP, 0) if in_long_mode(c) else unsupported_transfer(c, 0)
+        return fault_err(c, X_GP, 0) if in_long_mode(c) or c.is_pv else task_return(c, o)
     st = stack_pop(c, &sp, o.size, &ip)
     if st == ST_OK:
         st = stack_pop(c, &sp, o.size, &cs)
@@ -355,14 +362,17 @@ cdef int IRET(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     if real:
-        if ip > c.seg[CS].limit:
+        if ip > c.seg[CS].limit or (virtual_ and not virtual_flags_ok(c, <u32>fl)):
             return fault_err(c, X_GP, 0)
         set_sp(c, sp)
-        write_flags(c, <u32>fl, o.size)
+        if virtual_:
+            load_virtual_flags(c, <u32>fl)
+        else:
+            write_flags(c, <u32>fl, o.size)
         far_real(c, <u16>cs, ip)
         return ST_BRANCH
     if fl & FL_VM and c.cpl == 0 and not in_long_mode(c) and o.size == 4:
-        return unsupported_transfer(c, 0)
+        return iret_to_vm(c, sp, ip, cs, <u32>fl)
     st = return_code(c, <u16>cs, &ip, &code)
     if st != ST_OK:
         return st

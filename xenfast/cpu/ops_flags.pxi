@@ -24,6 +24,8 @@ cdef int STD(Cpu* c, Insn* o) noexcept nogil:
 
 cdef int CLI(Cpu* c, Insn* o) noexcept nogil:
     if c.cpl > iopl(c):
+        if not c.is_pv and virtual_if(c):
+            return virtual_cli(c, o)
         return pv_emulate(c, o) if c.is_pv else fault_err(c, X_GP, 0)
     c.eflags &= ~<u32>FL_IF
     return branch_next(c, o)
@@ -31,6 +33,8 @@ cdef int CLI(Cpu* c, Insn* o) noexcept nogil:
 cdef int STI(Cpu* c, Insn* o) noexcept nogil:
     """Interrupts stay off for one more instruction if they were off."""
     if c.cpl > iopl(c):
+        if not c.is_pv and virtual_if(c):
+            return virtual_sti(c, o)
         return pv_emulate(c, o) if c.is_pv else fault_err(c, X_GP, 0)
     if not c.eflags & FL_IF:
         c.eflags |= FL_IF

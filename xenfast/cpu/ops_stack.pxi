@@ -155,6 +155,8 @@ cdef inline int iopl(Cpu* c) noexcept nogil:
 cdef int PUSHF(Cpu* c, Insn* o) noexcept nogil:
     """VM and RF are pushed as 0."""
     if c.mode & MODE_VM and iopl(c) < 3:
+        if o.size == 2 and c.cr4 & CR4_VME:
+            return push(c, 2, virtual_flags(c))
         return fault_err(c, X_GP, 0)
     return push(c, o.size, get_eflags(c) & ~<u32>(FL_VM | FL_RF))
 
@@ -171,13 +173,21 @@ cdef void write_flags(Cpu* c, u32 v, int size) noexcept nogil:
 
 cdef int POPF(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 v
+    cdef u64 sp = get_sp(c)
+    cdef bint virtual_ = c.mode & MODE_VM and iopl(c) < 3
     cdef int st
-    if c.mode & MODE_VM and iopl(c) < 3:
+    if virtual_ and (o.size != 2 or not c.cr4 & CR4_VME):
         return fault_err(c, X_GP, 0)
-    st = pop(c, o.size, &v)
+    st = stack_pop(c, &sp, o.size, &v)
+    if st == ST_OK and virtual_ and not virtual_flags_ok(c, <u32>v):
+        st = fault_err(c, X_GP, 0)
     if st != ST_OK:
         return st
-    write_flags(c, <u32>v, o.size)
+    set_sp(c, sp)
+    if virtual_:
+        load_virtual_flags(c, <u32>v)
+    else:
+        write_flags(c, <u32>v, o.size)
     return branch_next(c, o)
 
 # ---------------------------------------------------------------------------------------------------------------------

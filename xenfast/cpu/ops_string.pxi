@@ -47,7 +47,7 @@ cdef inline u64 fit(Insn* o, u64 off, u64 lin, u64 count) noexcept nogil:
 cdef int string_host(Cpu* c, Insn* o, int seg, u64 off, bint write, u64* count, u8** host) noexcept nogil:
     """The host address of as many elements as fit in the page, at most count.  If not ST_OK: go element by element."""
     cdef u64 lin = 0
-    if linear(c, seg, off, o.size, write, &lin) != ST_OK:
+    if c.bp_on & BP_DATA or linear(c, seg, off, o.size, write, &lin) != ST_OK:
         return ST_FAULT
     count[0] = fit(o, off, lin, count[0])
     if count[0] == 0 or linear(c, seg, off, count[0] * o.size, write, &lin) != ST_OK:

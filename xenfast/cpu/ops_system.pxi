@@ -120,19 +120,29 @@ cdef inline int debug_register(Cpu* c, Insn* o) noexcept nogil:
         return -1
     return o.reg | 2 if o.reg & 6 == 4 else o.reg
 
+cdef int general_detect(Cpu* c) noexcept nogil:
+    """DR7.GD: an access to a debug register is a #DB fault, once."""
+    c.dr[6] |= DR6_BD
+    c.dr[7] &= ~<u64>DR7_GD
+    return fault(c, X_DB)
+
 cdef int MOV_R_D(Cpu* c, Insn* o) noexcept nogil:
     cdef int n = debug_register(c, o)
     if n < 0:
         return fault(c, X_UD)
+    if c.dr[7] & DR7_GD:
+        return general_detect(c)
     set_reg(c, o, o.rm, machine_word(c), c.dr[n])
     return ST_OK
 
 cdef int MOV_D_R(Cpu* c, Insn* o) noexcept nogil:
-    """Breakpoints are kept but do not trigger yet."""
+    """What breakpoints do is in debug.pxi."""
     cdef u64 v = get_reg(c, o, o.rm, machine_word(c))
     cdef int n = debug_register(c, o)
     if n < 0:
         return fault(c, X_UD)
+    if c.dr[7] & DR7_GD:
+        return general_detect(c)
     if n >= 6 and v >> 32:
         return fault_err(c, X_GP, 0)
     if n == 6:
@@ -140,6 +150,7 @@ cdef int MOV_D_R(Cpu* c, Insn* o) noexcept nogil:
     elif n == 7:
         v = (v & <u64>0xFFFF27FF) | 0x400
     c.dr[n] = v
+    debug_changed(c)
     return branch_next(c, o)
 
 # ---- descriptor-table registers -------------------------------------------------------------------------------------

@@ -416,6 +416,9 @@ cdef struct Cpu:
     u64 xcr0
     u64 apic_base
     u64 dr[8]
+    u8 bp_on             # kinds of breakpoints that are enabled (debug.pxi)
+    u8 bp_hit            # data breakpoints the instruction has hit
+    u8 trap_hard         # ST_TRAP is no INT n: delivery does not look at the gate's DPL
     # Floating point and vectors
     Vec v[16]
     F80 st[8]            # physical registers; ST(i) is st[(top + i) & 7]
