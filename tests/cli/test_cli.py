@@ -237,8 +237,10 @@ class TestRunning:
         """Ctrl-C without a terminal: one sentence, status 1."""
         command = [sys.executable, "-m", "xenfast", "run", "--memory", "8", "--kernel", str(guest("pv64-spin"))]
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
+            [*command, "--timeout", "60"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),    # background jobs ignore it
+        ) as process:  # fmt: skip
             assert process.stdout is not None and process.stderr is not None
             assert "spinning" in process.stdout.readline()
             process.send_signal(signal.SIGINT)
