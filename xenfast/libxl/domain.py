@@ -60,6 +60,7 @@ class Host:
         self.store = XenStored(self.hypervisor)
         self.devices = Devices(self.hypervisor, self.store)
         self.domains: dict[str, Domain] = {}
+        self._abort: BaseException | None = None
 
     def create(self, settings: config.DomainConfig | dict[str, Any] | str | Path) -> Domain:
         """Create a domain from a DomainConfig, a dict of xl.cfg keys or a file; it runs once something waits."""
@@ -75,7 +76,20 @@ class Host:
 
     def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> str:
         """Let all domains run until ``until()`` or the time is over; returns "until", "timeout", "ended" or "idle"."""
-        return str(self.hypervisor.run(until, timeout))
+
+        def over() -> bool:
+            return self._abort is not None or (until is not None and bool(until()))
+
+        reason = self.hypervisor.run(over, timeout)
+        error, self._abort = self._abort, None
+        if error is not None:
+            raise error
+        return str(reason)
+
+    def abort(self, error: BaseException) -> None:
+        """Have the run() that is under way raise this; for callbacks, which may be called on any of its threads."""
+        self._abort = error
+        self.hypervisor.loop.wake()
 
     def add_reader(self, fd: int, callback: Callable[[], Any]) -> None:
         """Call whenever ``fd`` can be read, while the host runs."""

@@ -13,9 +13,11 @@ import heapq
 import logging
 import os
 import selectors
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -170,6 +172,20 @@ class EventLoop:
     def open(self) -> None:
         """From now on wake() ends a poll(), also one that is about to begin."""
         self._get_selector()
+
+    @contextmanager
+    def woken_by_signals(self) -> Iterator[None]:
+        """On the main thread: a signal of the host ends a poll(), also one that is about to begin (Ctrl-C)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.open()
+        assert self._pipe is not None
+        before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
 
     def close(self) -> None:
         if self._selector is not None:

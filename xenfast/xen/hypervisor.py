@@ -71,7 +71,8 @@ class Hypervisor:
 
         ``until`` is asked after every batch of domain 0's events.  No vcpu runs once this has returned.
         """
-        return self.scheduler.run(until, timeout)
+        with self.loop.woken_by_signals():
+            return self.scheduler.run(until, timeout)
 
     def close(self) -> None:
         """End all domains and the threads; the machine is of no use afterwards."""

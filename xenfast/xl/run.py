@@ -187,11 +187,11 @@ class Session:
 # The terminal
 
 
-class Detached(BaseException):
-    """Ctrl-] was pressed.  Like KeyboardInterrupt, it passes through domain 0's event loop."""
+class Detached(Exception):
+    """Ctrl-] was pressed."""
 
 
-class OutputClosed(BaseException):
+class OutputClosed(Exception):
     """Nobody reads standard output any more."""
 
 
@@ -248,7 +248,8 @@ class Terminal:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            raise OutputClosed from None
+            assert self._domain is not None
+            self._domain.host.abort(OutputClosed())
 
     def say(self, text: str) -> None:
         """A line of our own on standard error."""
@@ -260,8 +261,8 @@ class Terminal:
         assert self._domain is not None
         data = os.read(0, 1024)
         if self.raw and self.ESCAPE in data:
-            raise Detached
-        if data:
+            self._domain.host.abort(Detached())
+        elif data:
             self._domain.console.send(data)
         else:
             self._domain.host.remove_reader(0)
