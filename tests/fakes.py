@@ -9,11 +9,11 @@ from xenfast.xen.vcpu import EXIT_BUDGET, EXIT_HLT, EXIT_HYPERCALL, EXIT_STOP, E
 
 
 class FakeCore:
-    """_core.PvVcpu's contract in Python.  The guest is a generator: it yields what it does, and gets the results of its hypercalls.
+    """_core.PvVcpu's contract in Python.  The guest is a generator: it yields what it does, and gets the results of its
+    hypercalls.
 
-    ``("work", n)`` retires n instructions, ``(nr, *args)`` is a hypercall, ``("hlt",)`` is a block answered in the core,
-    ``("exit", reason)`` any other exit.  Guest virtual addresses 0x1000 .. 0x1000 + len(ram) are memory.
-    """
+    ``("work", n)`` retires n instructions, ``(nr, *args)`` is a hypercall, ``("hlt",)`` is a block answered in the
+    core, ``("exit", reason)`` any other exit.  Guest virtual addresses 0x1000 .. 0x1000 + len(ram) are memory."""
 
     BASE = 0x1000
 
@@ -39,16 +39,16 @@ class FakeCore:
 
     def copy_from_guest(self, address, n):
         at = self._range(address, n)
-        return bytes(self.ram[at:at + n])
+        return bytes(self.ram[at : at + n])
 
     def copy_to_guest(self, address, data):
         at = self._range(address, len(data))
-        self.ram[at:at + len(data)] = data
+        self.ram[at : at + len(data)] = data
 
     # running
     def run(self, budget):
         clock = self.vcpu.hypervisor.clock
-        if self.program is None:        # ended: whatever is pending is taken and forgotten
+        if self.program is None:  # ended: whatever is pending is taken and forgotten
             self.vcpu.info_view[0:16] = bytes(16)
             return EXIT_HLT
         while True:

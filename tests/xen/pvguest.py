@@ -1,4 +1,6 @@
-"""A PV domain with real page tables whose kernel is the test: it makes hypercalls the way a guest does, without running code."""
+"""A PV domain with real page tables whose kernel is the test: it makes hypercalls the way a guest does, without running
+code.
+"""
 
 import struct
 
@@ -8,16 +10,20 @@ from xenfast.xen import hypercall
 from xenfast.xen.guest import Continuation
 
 P, RW, US, A, D = 1, 2, 4, 32, 64
-BASE = 0xFFFF880000000000       # L4 slot 272, the first one behind Xen's
+BASE = 0xFFFF880000000000  # L4 slot 272, the first one behind Xen's
 L4, L3, L2, L1, STACK, CODE, DATA = range(7)
 
-NR = {name.removeprefix("__HYPERVISOR_"): value for name, value in vars(xen).items() if name.startswith("__HYPERVISOR_")}
+NR = {
+    name.removeprefix("__HYPERVISOR_"): value for name, value in vars(xen).items() if name.startswith("__HYPERVISOR_")
+}
 
 
 class PvGuest:
-    """``n`` frames mapped at BASE in order, all writable but the four page tables; frame i is machine frame ``mfn[i]``."""
+    """``n`` frames mapped at BASE in order, all writable but the four page tables; frame i is machine frame
+    ``mfn[i]``.
+    """
 
-    FREE = DATA + 2             # from here on nothing is used; frames n - 2 .. n - 1 are left unmapped
+    FREE = DATA + 2  # from here on nothing is used; frames n - 2 .. n - 1 are left unmapped
 
     def __init__(self, hv, n=48, vcpus=1, **kwargs):
         self.hv, self.n = hv, n
@@ -35,11 +41,16 @@ class PvGuest:
         self.core = self.vcpu.core
 
     def context(self, code):
-        regs = vcpu_abi.cpu_user_regs.pack(rip=self.va(code), rsp=self.va(STACK) + 4096, rflags=0x200, cs=xen.FLAT_KERNEL_CS,
-                                           ss=xen.FLAT_KERNEL_SS)
+        regs = vcpu_abi.cpu_user_regs.pack(
+            rip=self.va(code), rsp=self.va(STACK) + 4096, rflags=0x200, cs=xen.FLAT_KERNEL_CS, ss=xen.FLAT_KERNEL_SS
+        )
         return vcpu_abi.vcpu_guest_context.pack(
-            fpu_ctxt=bytes(512), flags=vcpu_abi.VGCF_in_kernel, user_regs=regs, trap_ctxt=bytes(4096),
-            ctrlreg=(0, 0, 0, self.mfn[L4] << 12, 0, 0, 0, 0))
+            fpu_ctxt=bytes(512),
+            flags=vcpu_abi.VGCF_in_kernel,
+            user_regs=regs,
+            trap_ctxt=bytes(4096),
+            ctrlreg=(0, 0, 0, self.mfn[L4] << 12, 0, 0, 0, 0),
+        )
 
     def va(self, i, offset=0):
         return BASE + (i << 12) + offset
@@ -60,7 +71,7 @@ class PvGuest:
             except Continuation as again:
                 self.core.hypercall_return(0)
                 self.continued += 1
-                return self.call(name, *again.arguments, *args[len(again.arguments):])
+                return self.call(name, *again.arguments, *args[len(again.arguments) :])
             if self.vcpu.core is not None:
                 self.core.hypercall_return(result & (1 << 64) - 1)
         result &= (1 << 64) - 1
@@ -75,5 +86,5 @@ class PvGuest:
 
     def code(self, data):
         """Machine code at the entry of vcpu 0."""
-        self.hv.memory.view(self.mfn[CODE])[:len(data)] = data
+        self.hv.memory.view(self.mfn[CODE])[: len(data)] = data
         self.hv.memory.wrote(self.mfn[CODE])

@@ -1,4 +1,6 @@
-"""The FIFO event channel ABI: what set_pending leaves in the event words and control blocks, while the guest consumes them."""
+"""The FIFO event channel ABI: what set_pending leaves in the event words and control blocks, while the guest consumes
+them.
+"""
 
 import random
 import struct
@@ -13,7 +15,9 @@ from xenfast.xen.time import VirtualClock
 
 A = FakeCore.BASE
 EVTCHN_OP = xen.__HYPERVISOR_event_channel_op
-PENDING, MASKED, LINKED = (1 << bit for bit in (abi.EVTCHN_FIFO_PENDING, abi.EVTCHN_FIFO_MASKED, abi.EVTCHN_FIFO_LINKED))
+PENDING, MASKED, LINKED = (
+    1 << bit for bit in (abi.EVTCHN_FIFO_PENDING, abi.EVTCHN_FIFO_MASKED, abi.EVTCHN_FIFO_LINKED)
+)
 PRIORITIES = abi.EVTCHN_FIFO_MAX_QUEUES
 
 
@@ -35,7 +39,9 @@ class Fifo:
 
     def init(self):
         for vcpu, mfn in enumerate(self.blocks):
-            assert self.call(abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=mfn, offset=0, vcpu=vcpu)) == 0
+            assert (
+                self.call(abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=mfn, offset=0, vcpu=vcpu)) == 0
+            )
         assert abi.init_control.unpack(self.vcpu.core.ram).link_bits == abi.EVTCHN_FIFO_LINK_BITS
         assert self.call(abi.EVTCHNOP_expand_array, abi.expand_array.pack(array_gfn=self.array)) == 0
 
@@ -121,14 +127,18 @@ def test_a_port_moves_to_another_vcpu(fifo):
     assert (fifo.take(0), fifo.take(1)) == ([], [port])
 
 
-@pytest.mark.parametrize("cmd, data, result", [
-    (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0xFFFFFF, vcpu=0), -22),      # no such frame
-    (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0, vcpu=2), -2),              # no such vcpu
-    (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0, offset=4032), -22),        # leaves the page
-    (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0, offset=4), -22),           # not aligned
-    (abi.EVTCHNOP_expand_array, abi.expand_array.pack(array_gfn=0), -95),                       # before init_control
-    (abi.EVTCHNOP_set_priority, abi.set_priority.pack(port=1, priority=0), -22),                # no such port
-], ids=["frame", "vcpu", "offset", "alignment", "too early", "port"])
+@pytest.mark.parametrize(
+    "cmd, data, result",
+    [
+        (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0xFFFFFF, vcpu=0), -22),  # no such frame
+        (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0, vcpu=2), -2),  # no such vcpu
+        (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0, offset=4032), -22),  # leaves the page
+        (abi.EVTCHNOP_init_control, abi.init_control.pack(control_gfn=0, offset=4), -22),  # not aligned
+        (abi.EVTCHNOP_expand_array, abi.expand_array.pack(array_gfn=0), -95),  # before init_control
+        (abi.EVTCHNOP_set_priority, abi.set_priority.pack(port=1, priority=0), -22),  # no such port
+    ],
+    ids=["frame", "vcpu", "offset", "alignment", "too early", "port"],
+)
 def test_refusals(fifo, cmd, data, result):
     """Bad frames, offsets, vcpus and ports are refused with Xen's error."""
     assert fifo.call(cmd, data) == result
@@ -145,7 +155,9 @@ def test_reset_goes_back_to_two_levels(fifo):
 
 
 def test_no_event_is_lost_and_no_loop_made(fifo):
-    """In any order of raising, masking, moving, reprioritising and consuming, each raised port is delivered exactly once."""
+    """In any order of raising, masking, moving, reprioritising and consuming, each raised port is delivered exactly
+    once.
+    """
     fifo.init()
     rng = random.Random(3)
     evtchn, ports = fifo.domain.evtchn, [fifo.domain.evtchn.alloc_unbound(0) for _ in range(20)]

@@ -32,11 +32,14 @@ def test_map_and_unmap(hv, guest):
     assert hv.memory.count(mfn) == 1
 
 
-@pytest.mark.parametrize("frame, to, readonly, status", [
-    ("own", 5, False, abi.GNTST_general_error),         # granted to somebody else
-    ("own", 0, True, abi.GNTST_general_error),          # read-only
-    (0xFFFFFF, 0, False, abi.GNTST_general_error),      # no such frame
-])
+@pytest.mark.parametrize(
+    "frame, to, readonly, status",
+    [
+        ("own", 5, False, abi.GNTST_general_error),  # granted to somebody else
+        ("own", 0, True, abi.GNTST_general_error),  # read-only
+        (0xFFFFFF, 0, False, abi.GNTST_general_error),  # no such frame
+    ],
+)
 def test_map_is_refused(hv, guest, frame, to, readonly, status):
     """A grant for another domain, read-only, or of a frame that is not the granter's, cannot be mapped for writing."""
     mfn = int(guest.alloc_pages(1)[0]) if frame == "own" else frame

@@ -48,15 +48,28 @@ class Pair:
         return struct.unpack_from("<H", words, 2 * ref)[0] & IN_USE
 
     def map(self, ref, address=None, flags=abi.GNTMAP_host_map, dom=None):
-        result, op = self.b.op("grant_table_op", abi.GNTTABOP_map_grant_ref, abi.map_grant_ref, count=1, ref=ref, flags=flags,
-                               host_addr=self.b.va(self.b.n - 2) if address is None else address,
-                               dom=self.a.domain.domid if dom is None else dom)
+        result, op = self.b.op(
+            "grant_table_op",
+            abi.GNTTABOP_map_grant_ref,
+            abi.map_grant_ref,
+            count=1,
+            ref=ref,
+            flags=flags,
+            host_addr=self.b.va(self.b.n - 2) if address is None else address,
+            dom=self.a.domain.domid if dom is None else dom,
+        )
         assert result == 0
         return op
 
     def unmap(self, handle, address=None):
-        result, op = self.b.op("grant_table_op", abi.GNTTABOP_unmap_grant_ref, abi.unmap_grant_ref, count=1, handle=handle,
-                               host_addr=self.b.va(self.b.n - 2) if address is None else address)
+        result, op = self.b.op(
+            "grant_table_op",
+            abi.GNTTABOP_unmap_grant_ref,
+            abi.unmap_grant_ref,
+            count=1,
+            handle=handle,
+            host_addr=self.b.va(self.b.n - 2) if address is None else address,
+        )
         assert result == 0
         return op.status
 
@@ -110,10 +123,18 @@ def test_map_by_page_table_entry(pair):
     assert pair.unmap(op.handle, slot) == 0
 
 
-@pytest.mark.parametrize("what, status", [
-    ("other domain", abi.GNTST_general_error), ("no entry", abi.GNTST_general_error), ("beyond", abi.GNTST_bad_gntref),
-    ("no domain", abi.GNTST_bad_domain), ("flags", abi.GNTST_bad_gntref), ("address", abi.GNTST_general_error),
-    ("page table", abi.GNTST_general_error)])
+@pytest.mark.parametrize(
+    "what, status",
+    [
+        ("other domain", abi.GNTST_general_error),
+        ("no entry", abi.GNTST_general_error),
+        ("beyond", abi.GNTST_bad_gntref),
+        ("no domain", abi.GNTST_bad_domain),
+        ("flags", abi.GNTST_bad_gntref),
+        ("address", abi.GNTST_general_error),
+        ("page table", abi.GNTST_general_error),
+    ],
+)
 def test_map_is_refused(pair, what, status):
     """What may not be mapped is refused with Xen's status, and leaves nothing in use."""
     ref = pair.grant(9, L1 if what == "page table" else 20, domid=77 if what == "other domain" else None)
@@ -121,7 +142,8 @@ def test_map_is_refused(pair, what, status):
         {"no entry": 10, "beyond": 100_000}.get(what, ref),
         address=0x1000 if what == "address" else None,
         flags=0 if what == "flags" else abi.GNTMAP_host_map,
-        dom=88 if what == "no domain" else None)
+        dom=88 if what == "no domain" else None,
+    )
     assert op.status == status
     assert pair.status(9) == 0
     assert not pair.a.domain.gnttab.active
@@ -153,25 +175,61 @@ def test_copy(pair):
     ref = pair.grant(9, 20)
     pair.a.write(pair.a.va(20, 100), b"payload")
     me, other = xen.DOMID_SELF, pair.a.domain.domid
-    assert pair.copy(source=ref, source_domid=other, source_offset=100, dest=pair.b.mfn[21], dest_domid=me, dest_offset=7, len=7,
-                     flags=abi.GNTCOPY_source_gref) == 0
+    assert (
+        pair.copy(
+            source=ref,
+            source_domid=other,
+            source_offset=100,
+            dest=pair.b.mfn[21],
+            dest_domid=me,
+            dest_offset=7,
+            len=7,
+            flags=abi.GNTCOPY_source_gref,
+        )
+        == 0
+    )
     assert pair.b.read(pair.b.va(21, 7), "7s") == (b"payload",)
-    assert pair.copy(source=pair.b.mfn[21], source_domid=me, source_offset=7, dest=ref, dest_domid=other, dest_offset=4089, len=7,
-                     flags=abi.GNTCOPY_dest_gref) == 0
+    assert (
+        pair.copy(
+            source=pair.b.mfn[21],
+            source_domid=me,
+            source_offset=7,
+            dest=ref,
+            dest_domid=other,
+            dest_offset=4089,
+            len=7,
+            flags=abi.GNTCOPY_dest_gref,
+        )
+        == 0
+    )
     assert pair.a.read(pair.a.va(20, 4089), "7s") == (b"payload",)
     assert pair.status(ref) == 0
 
 
-@pytest.mark.parametrize("fields, status", [
-    ({"len": 4097 - 100}, abi.GNTST_bad_copy_arg), ({"flags": 0}, abi.GNTST_permission_denied),
-    ({"source": 11}, abi.GNTST_general_error), ({"dest": 1 << 40}, abi.GNTST_bad_page), ({"dest": "table"}, abi.GNTST_bad_page)],
-    ids=["page", "no grant", "ref", "frame", "page table"])
+@pytest.mark.parametrize(
+    "fields, status",
+    [
+        ({"len": 4097 - 100}, abi.GNTST_bad_copy_arg),
+        ({"flags": 0}, abi.GNTST_permission_denied),
+        ({"source": 11}, abi.GNTST_general_error),
+        ({"dest": 1 << 40}, abi.GNTST_bad_page),
+        ({"dest": "table"}, abi.GNTST_bad_page),
+    ],
+    ids=["page", "no grant", "ref", "frame", "page table"],
+)
 def test_copy_is_refused(pair, fields, status):
     """A copy across a page, without a grant, from no grant, or into a frame that may not be written."""
     if fields.get("dest") == "table":
         fields = {"dest": pair.b.mfn[L1]}
-    good = {"source": pair.grant(9, 20), "source_domid": pair.a.domain.domid, "source_offset": 100, "dest": pair.b.mfn[21],
-            "dest_domid": xen.DOMID_SELF, "len": 8, "flags": abi.GNTCOPY_source_gref}
+    good = {
+        "source": pair.grant(9, 20),
+        "source_domid": pair.a.domain.domid,
+        "source_offset": 100,
+        "dest": pair.b.mfn[21],
+        "dest_domid": xen.DOMID_SELF,
+        "len": 8,
+        "flags": abi.GNTCOPY_source_gref,
+    }
     assert pair.copy(**{**good, **fields}) == status
     assert pair.status(9) == 0
 
@@ -179,15 +237,40 @@ def test_copy_is_refused(pair, fields, status):
 def test_setup_table(pair):
     """setup_table grows the table and lists its frames; too many are EINVAL, another domain's are refused."""
     a, at = pair.a, pair.a.va(DATA, 512)
-    result, op = a.op("grant_table_op", abi.GNTTABOP_setup_table, abi.setup_table, count=1, dom=xen.DOMID_SELF, nr_frames=3, frame_list=at)
+    result, op = a.op(
+        "grant_table_op",
+        abi.GNTTABOP_setup_table,
+        abi.setup_table,
+        count=1,
+        dom=xen.DOMID_SELF,
+        nr_frames=3,
+        frame_list=at,
+    )
     assert (result, op.status) == (0, 0)
     assert list(a.read(at, "<3Q")) == a.domain.gnttab.frames
     result, op = a.op("grant_table_op", abi.GNTTABOP_query_size, abi.query_size, count=1, dom=xen.DOMID_SELF)
     assert (op.status, op.nr_frames, op.max_nr_frames) == (0, 3, 64)
-    assert a.op("grant_table_op", abi.GNTTABOP_setup_table, abi.setup_table, count=1, dom=xen.DOMID_SELF, nr_frames=65,
-                frame_list=at)[0] == EINVAL
-    op = a.op("grant_table_op", abi.GNTTABOP_setup_table, abi.setup_table, count=1, dom=pair.b.domain.domid, nr_frames=1,
-              frame_list=at)[1]
+    assert (
+        a.op(
+            "grant_table_op",
+            abi.GNTTABOP_setup_table,
+            abi.setup_table,
+            count=1,
+            dom=xen.DOMID_SELF,
+            nr_frames=65,
+            frame_list=at,
+        )[0]
+        == EINVAL
+    )
+    op = a.op(
+        "grant_table_op",
+        abi.GNTTABOP_setup_table,
+        abi.setup_table,
+        count=1,
+        dom=pair.b.domain.domid,
+        nr_frames=1,
+        frame_list=at,
+    )[1]
     assert op.status == abi.GNTST_permission_denied
 
 
@@ -205,7 +288,10 @@ def test_versions(hv):
     assert set_version(3)[0] == EINVAL
     result, answer = set_version(2)
     assert (result, answer.version) == (0, 2)
-    assert pair.a.op("grant_table_op", abi.GNTTABOP_get_version, abi.get_version, count=1, dom=xen.DOMID_SELF)[1].version == 2
+    assert (
+        pair.a.op("grant_table_op", abi.GNTTABOP_get_version, abi.get_version, count=1, dom=xen.DOMID_SELF)[1].version
+        == 2
+    )
     table = pair.a.domain.gnttab
     assert table.entry(abi.GNTTAB_RESERVED_XENSTORE) == (abi.GTF_permit_access, 0, pair.a.mfn[30])
     assert table.entry(9) == (0, 0, 0)
@@ -218,12 +304,18 @@ def test_swap(pair):
     """swap_grant_ref exchanges two entries that are not in use."""
     pair.grant(9, 20)
     pair.grant(10, 21)
-    result, op = pair.a.op("grant_table_op", abi.GNTTABOP_swap_grant_ref, abi.swap_grant_ref, count=1, ref_a=9, ref_b=10)
+    result, op = pair.a.op(
+        "grant_table_op", abi.GNTTABOP_swap_grant_ref, abi.swap_grant_ref, count=1, ref_a=9, ref_b=10
+    )
     assert (result, op.status) == (0, 0)
     assert [pair.a.domain.gnttab.entry(ref)[2] for ref in (9, 10)] == [pair.a.mfn[21], pair.a.mfn[20]]
     op = pair.map(9)
-    assert pair.a.op("grant_table_op", abi.GNTTABOP_swap_grant_ref, abi.swap_grant_ref, count=1, ref_a=9, ref_b=10)[1].status == \
-        abi.GNTST_eagain
+    assert (
+        pair.a.op("grant_table_op", abi.GNTTABOP_swap_grant_ref, abi.swap_grant_ref, count=1, ref_a=9, ref_b=10)[
+            1
+        ].status
+        == abi.GNTST_eagain
+    )
     pair.unmap(op.handle)
 
 
@@ -232,8 +324,15 @@ def test_unmap_and_replace(pair):
     b = pair.b
     op = pair.map(pair.grant(9, 20))
     b.write(b.va(30), b"moved")
-    result, answer = b.op("grant_table_op", abi.GNTTABOP_unmap_and_replace, abi.unmap_and_replace, count=1, handle=op.handle,
-                          host_addr=b.va(b.n - 2), new_addr=b.va(30))
+    result, answer = b.op(
+        "grant_table_op",
+        abi.GNTTABOP_unmap_and_replace,
+        abi.unmap_and_replace,
+        count=1,
+        handle=op.handle,
+        host_addr=b.va(b.n - 2),
+        new_addr=b.va(30),
+    )
     assert (result, answer.status) == (0, 0)
     assert b.read(b.va(b.n - 2), "5s") == (b"moved",)
     assert pair.status(9) == 0

@@ -10,7 +10,18 @@ from xenfast.abi import event_channel, features, memory, physdev, sched, vcpu, v
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.time import VirtualClock
 
-EPERM, ENOENT, ESRCH, ENOMEM, EACCES, EFAULT, EEXIST, EINVAL, ENOSYS, ETIME = -1, -2, -3, -12, -13, -14, -17, -22, -38, -62
+EPERM, ENOENT, ESRCH, ENOMEM, EACCES, EFAULT, EEXIST, EINVAL, ENOSYS, ETIME = (
+    -1,
+    -2,
+    -3,
+    -12,
+    -13,
+    -14,
+    -17,
+    -22,
+    -38,
+    -62,
+)
 
 
 @pytest.fixture
@@ -31,7 +42,9 @@ def test_unknown_hypercalls(guest, caplog):
         assert guest.call(45, 0x456) == ENOSYS
         assert guest.call("xen_version", 99) == ENOSYS
     assert [record.getMessage() for record in caplog.records] == [
-        "domain 1: unknown hypercall 45(0x123, 0x0, 0x0, 0x0, 0x0, 0x0)", "domain 1: xen_version(0x63, 0x0): not known here"]
+        "domain 1: unknown hypercall 45(0x123, 0x0, 0x0, 0x0, 0x0, 0x0)",
+        "domain 1: xen_version(0x63, 0x0): not known here",
+    ]
 
 
 @pytest.mark.parametrize("name", ["domctl", "sysctl", "platform_op", "kexec_op"])
@@ -48,7 +61,7 @@ def test_counters(guest):
     assert guest.domain.hypercalls == {"xen_version": 2, "sched_op": 1}
 
 
-# --- xen_version -------------------------------------------------------------------------------------------------------
+# --- xen_version -----------------------------------------------------------------------------------------------------
 def test_version(guest):
     """4.17 for x86-64 PV, pages of 4 KiB, and the features of a PV guest that is not domain 0."""
     assert guest.call("xen_version", version.XENVER_version) == 4 << 16 | 17
@@ -70,7 +83,7 @@ def test_bad_addresses(guest):
         assert guest.call("console_io", xen.CONSOLEIO_write, 10, address) == EFAULT
 
 
-# --- console_io ----------------------------------------------------------------------------------------------------------
+# --- console_io ------------------------------------------------------------------------------------------------------
 def test_console_io(hv, guest):
     """Lines of a guest appear in the hypervisor's log when they are complete, and cannot steer a terminal."""
     guest.write(guest.va(DATA), b"hel")
@@ -91,19 +104,32 @@ def test_long_calls_are_continued(hv, guest):
     at = guest.va(20)
     for i in range(20, 40):
         guest.write(guest.va(i), bytes(4096))
-    assert guest.op("memory_op", memory.XENMEM_decrease_reservation, memory.reservation, extent_start=at, nr_extents=1 << 57,
-                    domid=xen.DOMID_SELF)[0] == 0               # frame 0 is Xen's
+    assert (
+        guest.op(
+            "memory_op",
+            memory.XENMEM_decrease_reservation,
+            memory.reservation,
+            extent_start=at,
+            nr_extents=1 << 57,
+            domid=xen.DOMID_SELF,
+        )[0]
+        == 0
+    )  # frame 0 is Xen's
     guest.domain.max_pages = 0
     hv.memory.free(hv.memory.alloc(7, 10))
-    result = guest.op("memory_op", memory.XENMEM_increase_reservation, memory.reservation, nr_extents=5000, domid=xen.DOMID_SELF)[0]
+    result = guest.op(
+        "memory_op", memory.XENMEM_increase_reservation, memory.reservation, nr_extents=5000, domid=xen.DOMID_SELF
+    )[0]
     assert 0 < result < 5000 and hv.memory.free_pages == 0
 
 
-# --- memory_op -----------------------------------------------------------------------------------------------------------
+# --- memory_op -------------------------------------------------------------------------------------------------------
 def extents(guest, cmd, values, order=0, domid=xen.DOMID_SELF):
     at = guest.va(DATA, 2048)
     guest.write(at, struct.pack(f"<{len(values)}Q", *values))
-    result, _ = guest.op("memory_op", cmd, memory.reservation, extent_start=at, nr_extents=len(values), extent_order=order, domid=domid)
+    result, _ = guest.op(
+        "memory_op", cmd, memory.reservation, extent_start=at, nr_extents=len(values), extent_order=order, domid=domid
+    )
     return result, guest.read(at, f"<{len(values)}Q")
 
 
@@ -131,7 +157,7 @@ def test_xens_pages_cannot_be_given_back(hv, guest):
     assert extents(guest, memory.XENMEM_decrease_reservation, [guest.domain.gnttab.frames[0]])[0] == 0
     mfn = guest.mfn[10]
     assert extents(guest, memory.XENMEM_decrease_reservation, [mfn])[0] == 1
-    assert hv.memory.owner(mfn) == guest.domain.domid      # its own page tables still map it
+    assert hv.memory.owner(mfn) == guest.domain.domid  # its own page tables still map it
     assert guest.call("update_va_mapping", guest.va(10), 0, 0) == 0
     assert hv.memory.owner(mfn) is None
 
@@ -154,15 +180,25 @@ def test_exchange(hv, guest):
     def reservation(address, n, order):
         return memory.reservation.pack(extent_start=address, nr_extents=n, extent_order=order, domid=xen.DOMID_SELF)
 
-    result, after = guest.op("memory_op", memory.XENMEM_exchange, memory.exchange, in_=reservation(at_in, 2, 0),
-                             out=reservation(at_out, 1, 1))
+    result, after = guest.op(
+        "memory_op",
+        memory.XENMEM_exchange,
+        memory.exchange,
+        in_=reservation(at_in, 2, 0),
+        out=reservation(at_out, 1, 1),
+    )
     assert (result, after.nr_exchanged) == (0, 2)
-    first, = guest.read(at_out)
+    (first,) = guest.read(at_out)
     assert [hv.memory.owner(first + i) for i in range(2)] == [1, 1]
     assert [int(hv.memory.m2p[first + i]) for i in range(2)] == [500, 501]
     guest.write(at_in, struct.pack("<2Q", guest.mfn[10], guest.mfn[11]))
-    result, after = guest.op("memory_op", memory.XENMEM_exchange, memory.exchange, in_=reservation(at_in, 2, 0),
-                             out=reservation(at_out, 1, 1))
+    result, after = guest.op(
+        "memory_op",
+        memory.XENMEM_exchange,
+        memory.exchange,
+        in_=reservation(at_in, 2, 0),
+        out=reservation(at_out, 1, 1),
+    )
     assert (result, after.nr_exchanged) == (EINVAL, 0)
 
 
@@ -183,13 +219,13 @@ def test_memory_questions(hv, guest):
     assert guest.op("memory_op", memory.XENMEM_add_to_physmap, memory.add_to_physmap, domid=xen.DOMID_SELF)[0] == EACCES
 
 
-# --- vcpu_op -------------------------------------------------------------------------------------------------------------
+# --- vcpu_op ---------------------------------------------------------------------------------------------------------
 def test_starting_a_vcpu(guest):
     """VCPUOP_initialise and up start a second vcpu; a bad context or a second time is refused."""
     at = guest.va(guest.FREE)
     assert guest.call("vcpu_op", vcpu.VCPUOP_up, 1, 0) == EINVAL
     assert guest.call("vcpu_op", vcpu.VCPUOP_initialise, 1, 0) == EFAULT
-    guest.write(at, guest.context(5)[:-8] + struct.pack("<Q", 1 << 62))      # gs_base_user is not canonical
+    guest.write(at, guest.context(5)[:-8] + struct.pack("<Q", 1 << 62))  # gs_base_user is not canonical
     assert guest.call("vcpu_op", vcpu.VCPUOP_initialise, 1, at) == EINVAL
     guest.write(at, guest.context(5))
     assert guest.call("vcpu_op", vcpu.VCPUOP_is_up, 1, 0) == 0
@@ -210,7 +246,9 @@ def test_the_last_vcpu_down_ends_the_domain(guest):
 
 
 def test_register_vcpu_info(hv, guest):
-    """The registered page holds the state from then on, with everything marked pending; once only, own plain memory only."""
+    """The registered page holds the state from then on, with everything marked pending; once only, own plain memory
+    only.
+    """
     frame = guest.FREE
     at = guest.va(DATA)
 
@@ -218,7 +256,7 @@ def test_register_vcpu_info(hv, guest):
         guest.write(at, vcpu.register_vcpu_info.pack(mfn=mfn, offset=offset))
         return guest.call("vcpu_op", vcpu.VCPUOP_register_vcpu_info, vcpu_id, at)
 
-    assert register(guest.mfn[3], 0) == EINVAL                      # a page table
+    assert register(guest.mfn[3], 0) == EINVAL  # a page table
     assert register(1 << 40, 0) == EINVAL
     assert register(guest.mfn[frame], 4096 - 56) == EINVAL
     assert register(guest.mfn[frame], 128) == 0
@@ -233,13 +271,15 @@ def test_register_vcpu_info(hv, guest):
     assert guest.read(guest.va(frame, 128), "<B") == (1,)
     mfn_entry = guest.mfn[frame] << 12 | 0x21
     assert guest.call("update_va_mapping", guest.va(frame), mfn_entry, 0) == 0
-    result = guest.op("mmuext_op", 0, xen.mmuext_op)                # the page cannot become a page table any more
+    result = guest.op("mmuext_op", 0, xen.mmuext_op)  # the page cannot become a page table any more
     guest.write(at, xen.mmuext_op.pack(cmd=xen.MMUEXT_PIN_L1_TABLE, arg1=guest.mfn[frame]))
     assert guest.call("mmuext_op", at, 1, 0, xen.DOMID_SELF) < 0 and result
 
 
 def test_timers(hv, guest):
-    """One-shot timers set the deadline, a past one with the flag is ETIME, of another vcpu EINVAL; periods below 1 ms EINVAL."""
+    """One-shot timers set the deadline, a past one with the flag is ETIME, of another vcpu EINVAL; periods below 1 ms
+    EINVAL.
+    """
     at = guest.va(DATA)
     guest.write(at, vcpu.set_singleshot_timer.pack(timeout_abs_ns=5_000_000))
     assert guest.call("vcpu_op", vcpu.VCPUOP_set_singleshot_timer, 0, at) == 0
@@ -272,10 +312,10 @@ def test_runstate(hv, guest):
     assert guest.call("vcpu_op", vcpu.VCPUOP_register_runstate_memory_area, 0, at) == EFAULT
 
 
-# --- sched_op, physdev_op, others ----------------------------------------------------------------------------------------
+# --- sched_op, physdev_op, others ------------------------------------------------------------------------------------
 def test_nmi(hv, guest):
     """VCPUOP_send_nmi runs the handler registered by nmi_op or callback_op, and nothing when there is none."""
-    guest.code(b"\xeb\xfe")                                         # jmp .
+    guest.code(b"\xeb\xfe")  # jmp .
     assert guest.call("vcpu_op", vcpu.VCPUOP_send_nmi, 0, 1) == EINVAL
     assert guest.call("vcpu_op", vcpu.VCPUOP_send_nmi, 0, 0) == 0
     guest.vcpu.run_slice(10)
@@ -287,7 +327,7 @@ def test_nmi(hv, guest):
     assert guest.call("vcpu_op", vcpu.VCPUOP_send_nmi, 0, 0) == 0
     guest.vcpu.run_slice(10)
     assert guest.core.rip == handler
-    assert guest.read(guest.core.rsp + 16)[0] == guest.va(5)        # RCX and R11 come first in a bounce frame
+    assert guest.read(guest.core.rsp + 16)[0] == guest.va(5)  # RCX and R11 come first in a bounce frame
 
 
 def test_shutdown(guest):
@@ -302,6 +342,7 @@ def test_shutdown(guest):
 
 def test_watchdog(hv, guest):
     """Two watchdogs at most; one that is not poked ends the domain."""
+
     def watchdog(id, timeout):
         return guest.op("sched_op", sched.SCHEDOP_watchdog, sched.watchdog, id=id, timeout=timeout)[0]
 
@@ -313,7 +354,9 @@ def test_watchdog(hv, guest):
 
 
 def test_physdev_and_hvm(guest):
-    """A domU has no devices: IOPL may be set, the rest is EPERM, EINVAL or ENOSYS; HVM parameters are not a PV guest's."""
+    """A domU has no devices: IOPL may be set, the rest is EPERM, EINVAL or ENOSYS; HVM parameters are not a PV
+    guest's.
+    """
     assert guest.op("physdev_op", physdev.PHYSDEVOP_set_iopl, physdev.set_iopl, iopl=1)[0] == 0
     assert guest.core.iopl == 1
     assert guest.op("physdev_op", physdev.PHYSDEVOP_set_iopl, physdev.set_iopl, iopl=4)[0] == EINVAL
@@ -325,11 +368,13 @@ def test_physdev_and_hvm(guest):
     assert guest.call("hvm_op", 9, guest.va(DATA)) == ENOSYS
 
 
-# --- event_channel_op ----------------------------------------------------------------------------------------------------
+# --- event_channel_op ------------------------------------------------------------------------------------------------
 def test_event_channel_ports(hv, guest):
     """Ports are given by the lowest free number; limits, other domains and closed ports are refused."""
     op = event_channel
-    result, args = guest.op("event_channel_op", op.EVTCHNOP_alloc_unbound, op.alloc_unbound, dom=xen.DOMID_SELF, remote_dom=0)
+    result, args = guest.op(
+        "event_channel_op", op.EVTCHNOP_alloc_unbound, op.alloc_unbound, dom=xen.DOMID_SELF, remote_dom=0
+    )
     assert (result, args.port) == (0, 1)
     assert guest.op("event_channel_op", op.EVTCHNOP_alloc_unbound, op.alloc_unbound, dom=0)[0] == EPERM
     assert guest.op("event_channel_op", op.EVTCHNOP_alloc_unbound, op.alloc_unbound, dom=55)[0] == ESRCH
@@ -343,8 +388,11 @@ def test_event_channel_ports(hv, guest):
     assert guest.op("event_channel_op", op.EVTCHNOP_close, op.close, port=1)[0] == 0
     assert guest.op("event_channel_op", op.EVTCHNOP_close, op.close, port=1)[0] == EINVAL
     assert guest.op("event_channel_op", op.EVTCHNOP_bind_ipi, op.bind_ipi, vcpu=1)[1].port == 1
-    assert guest.op("event_channel_op", op.EVTCHNOP_send, op.send, port=2)[0] == EINVAL         # a virq
-    assert guest.op("event_channel_op", op.EVTCHNOP_bind_interdomain, op.bind_interdomain, remote_dom=0, remote_port=9)[0] == EINVAL
+    assert guest.op("event_channel_op", op.EVTCHNOP_send, op.send, port=2)[0] == EINVAL  # a virq
+    assert (
+        guest.op("event_channel_op", op.EVTCHNOP_bind_interdomain, op.bind_interdomain, remote_dom=0, remote_port=9)[0]
+        == EINVAL
+    )
     assert guest.op("event_channel_op", op.EVTCHNOP_bind_pirq, op.bind_pirq, pirq=1)[0] == EPERM
 
 
@@ -352,6 +400,6 @@ def test_a_port_whose_number_cannot_be_told_is_closed_again(guest):
     """When the answer cannot be written, no port stays open."""
     at = guest.va(DATA)
     guest.write(at, event_channel.bind_ipi.pack(vcpu=0))
-    assert guest.call("update_va_mapping", at, guest.mfn[DATA] << 12 | 0x21, 2) == 0       # read-only from now on
+    assert guest.call("update_va_mapping", at, guest.mfn[DATA] << 12 | 0x21, 2) == 0  # read-only from now on
     assert guest.call("event_channel_op", event_channel.EVTCHNOP_bind_ipi, at) == EFAULT
     assert guest.domain.evtchn.channels[1:] == [None]

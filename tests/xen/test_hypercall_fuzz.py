@@ -20,20 +20,43 @@ from xenfast.xen.time import VirtualClock
 CALLS = int(os.environ.get("XENFAST_FUZZ_CALLS", "40000"))
 SEED = int(os.environ.get("XENFAST_FUZZ_SEED", "1"))
 ROUNDS = 4
-EDGES = (0, 1, 2, 7, 8, 31, 32, 63, 64, 4095, 4096, 0x7FF0, 0x7FF2, 0xFFFF, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 47, (1 << 63) - 1,
-         1 << 63, (1 << 64) - 1)
+EDGES = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    31,
+    32,
+    63,
+    64,
+    4095,
+    4096,
+    0x7FF0,
+    0x7FF2,
+    0xFFFF,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 47,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+)
 
 
 def operations(module, prefix, default=None, **layouts):
     """{operation: layout of its argument}"""
     names = [name for name in vars(module) if name.startswith(prefix)]
-    return {getattr(module, name): layouts.get(name) or getattr(module, name.removeprefix(prefix), default) for name in names}
+    return {
+        getattr(module, name): layouts.get(name) or getattr(module, name.removeprefix(prefix), default)
+        for name in names
+    }
 
 
 # Hypercall: its operations, with what they take.
 CALLS_WITH_OPS = {
-    "memory_op": operations(
-        memory, "XENMEM_", memory.reservation, XENMEM_increase_reservation=memory.reservation),
+    "memory_op": operations(memory, "XENMEM_", memory.reservation, XENMEM_increase_reservation=memory.reservation),
     "event_channel_op": operations(event_channel, "EVTCHNOP_", event_channel.reset),
     "grant_table_op": operations(grant_table, "GNTTABOP_"),
     "vcpu_op": operations(vcpu, "VCPUOP_", vcpu.register_memory_area),
@@ -43,7 +66,17 @@ CALLS_WITH_OPS = {
     "console_io": {0: version.feature_info, 1: version.feature_info},
 }
 LAYOUTS = [layout for ops in CALLS_WITH_OPS.values() for layout in ops.values()]
-OTHERS = [nr for nr in TABLE if nr not in {NR[name] for name in CALLS_WITH_OPS}] + [38, 39, 40, 41, 42, 55, 63, 64, (1 << 64) - 1]
+OTHERS = [nr for nr in TABLE if nr not in {NR[name] for name in CALLS_WITH_OPS}] + [
+    38,
+    39,
+    40,
+    41,
+    42,
+    55,
+    63,
+    64,
+    (1 << 64) - 1,
+]
 
 
 @functools.cache
@@ -87,24 +120,46 @@ class Fuzzer:
         else:
             struct.pack_into("<HHIQ", view, 16 * ref, flags, domid, 0, self.frame(guest))
 
-    # --- values ----------------------------------------------------------------------------------------------------
+    # --- values ------------------------------------------------------------------------------------------------------
     def frame(self, guest):
         r = self.rng
         if r.random() < 0.8:
             return r.choice(guest.mfn)
-        return r.choice((guest.domain.shared_info_mfn, guest.domain.gnttab.frames[0], r.randrange(self.hv.memory.frames + 2), *EDGES))
+        return r.choice(
+            (
+                guest.domain.shared_info_mfn,
+                guest.domain.gnttab.frames[0],
+                r.randrange(self.hv.memory.frames + 2),
+                *EDGES,
+            )
+        )
 
     def address(self, guest):
         r = self.rng
         if r.random() < 0.8:
             return guest.va(r.randrange(DATA, guest.n)) + r.choice((0, 8, 16, 64, r.randrange(4096), 4088, 4095))
-        return r.choice((0, 4, BASE - 8, xen.HYPERVISOR_VIRT_START, guest.va(r.randrange(512)), r.getrandbits(64), *EDGES))
+        return r.choice(
+            (0, 4, BASE - 8, xen.HYPERVISOR_VIRT_START, guest.va(r.randrange(512)), r.getrandbits(64), *EDGES)
+        )
 
     def value(self, guest, name=""):
         r = self.rng
         if name in ("dom", "domid", "remote_dom", "source_domid", "dest_domid", "domain_id"):
             return r.choice((xen.DOMID_SELF, xen.DOMID_SELF, *self.hv.domains, r.getrandbits(16)))
-        if name in ("port", "remote_port", "ref", "ref_a", "ref_b", "handle", "vcpu", "nr_ports", "nr_frames", "nr_extents", "virq", "id"):
+        if name in (
+            "port",
+            "remote_port",
+            "ref",
+            "ref_a",
+            "ref_b",
+            "handle",
+            "vcpu",
+            "nr_ports",
+            "nr_frames",
+            "nr_extents",
+            "virq",
+            "id",
+        ):
             return r.choice((r.randrange(3), r.randrange(12), r.randrange(130), r.choice(EDGES)))
         if name in ("flags", "version", "extent_order", "cmd", "status"):
             return r.choice((0, 1, 2, 3, r.randrange(32), r.choice(EDGES)))
@@ -129,7 +184,7 @@ class Fuzzer:
                 fields[name] = self.value(guest, name) & (1 << bits(layout, name)) - 1
         return layout.pack(**fields)
 
-    # --- calls ---------------------------------------------------------------------------------------------------------
+    # --- calls -------------------------------------------------------------------------------------------------------
     def step(self):
         guest, r = self.guest(), self.rng
         guest.vcpu = r.choice([v for v in guest.domain.vcpus if v.core.cr3])
@@ -181,7 +236,7 @@ class Fuzzer:
         try:
             guest.write(address, data)
         except Exception:
-            pass            # the guest has given that page away
+            pass  # the guest has given that page away
 
     def look_after(self, guest):
         """Wake who waits, replace who has ended, and let domain 0 do its part."""

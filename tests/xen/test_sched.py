@@ -37,7 +37,7 @@ def shutdown(core, reason):
 def acknowledge(domain, vcpu_id):
     """What a guest's upcall does, roughly: nothing is pending for the vcpu any more."""
     domain.shared_info[xen.SHARED_PENDING] = 0
-    domain.shared_info[64 * vcpu_id:64 * vcpu_id + 16] = bytes(16)
+    domain.shared_info[64 * vcpu_id : 64 * vcpu_id + 16] = bytes(16)
 
 
 def test_a_guest_that_ends(hv):
@@ -125,7 +125,9 @@ def test_domain_0_answers_a_blocked_guest(hv):
 
 
 def test_poll_ends_with_its_port_or_its_time(hv):
-    """SCHEDOP_poll returns at once for a pending port, at its timeout otherwise, and EINVAL for a port that is not open."""
+    """SCHEDOP_poll returns at once for a pending port, at its timeout otherwise, and EINVAL for a port that is not
+    open.
+    """
     domain = hv.create_domain("polls", vcpus=2)
     port = domain.evtchn.bind_ipi(1)
     results = []
@@ -240,6 +242,7 @@ def test_everybody_waits(virtual):
 
 def test_virtual_time_repeats():
     """Two runs of the same guests in virtual time take every step at the same time."""
+
     def trace():
         steps = []
         with FakeHypervisor(VirtualClock()) as hv:
@@ -259,6 +262,7 @@ def test_virtual_time_repeats():
                         yield SCHED_OP, sched.SCHEDOP_block
                         acknowledge(domain, number)
                     yield SCHED_OP, sched.SCHEDOP_yield
+
                 return run
 
             for i in range(3):
@@ -331,6 +335,7 @@ def test_domain_0_does_one_thing_at_a_time():
                     yield EVTCHN_OP, event_channel.EVTCHNOP_send, A
                     hv.loop.call_soon(enter)
                 hv.loop.call_soon(ended.append, port)
+
             return run
 
         for i in range(4):

@@ -57,6 +57,8 @@ EVTCHN_FIFO_LINK_BITS = 17
 EVTCHN_FIFO_LINK_MASK = (1 << EVTCHN_FIFO_LINK_BITS) - 1
 EVTCHN_FIFO_NR_CHANNELS = 1 << EVTCHN_FIFO_LINK_BITS
 
-control_block = Layout("evtchn_fifo_control_block", ("ready", "I"), ("_rsvd", "I"), ("head", f"{EVTCHN_FIFO_MAX_QUEUES}I"))
+control_block = Layout(
+    "evtchn_fifo_control_block", ("ready", "I"), ("_rsvd", "I"), ("head", f"{EVTCHN_FIFO_MAX_QUEUES}I")
+)
 CONTROL_READY = 0
 CONTROL_HEAD = control_block.offset["head"]

@@ -1,10 +1,12 @@
 """C structs as the ABI lays them out: little-endian, naturally aligned, packed and unpacked with ``struct``.
 
-``Layout("evtchn_send", ("port", "I"))`` knows the offset of every field, the size with padding, and turns bytes into a record (a
-tuple whose items also have names) and values into bytes.  A field's code is one of struct's (``B H I Q b h i q``), optionally with
-a count for an array (``"64Q"``, a tuple in the record), ``"16s"`` for bytes, ``"3x"`` for padding that the C struct names.
+``Layout("evtchn_send", ("port", "I"))`` knows the offset of every field, the size with padding, and turns bytes into a
+record (a tuple whose items also have names) and values into bytes.  A field's code is one of struct's (``B H I Q b h i
+q``), optionally with a count for an array (``"64Q"``, a tuple in the record), ``"16s"`` for bytes, ``"3x"`` for padding
+that the C struct names.
 
-It has nothing of C that the ABI does not need: no bit fields, and a union is written as the layout of the member that is meant.
+It has nothing of C that the ABI does not need: no bit fields, and a union is written as the layout of the member that
+is meant.
 """
 
 import re

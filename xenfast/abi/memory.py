@@ -39,12 +39,14 @@ XENMEMF_vnode = 1 << 18
 
 reservation = Layout("xen_memory_reservation", ("extent_start", "Q"), ("nr_extents", "Q"), ("extent_order", "I"),
                      ("mem_flags", "I"), ("domid", "H"))
-exchange = Layout("xen_memory_exchange", ("in_", f"{reservation.size}s"), ("out", f"{reservation.size}s"), ("nr_exchanged", "Q"))
+exchange = Layout("xen_memory_exchange", ("in_", f"{reservation.size}s"), ("out", f"{reservation.size}s"),
+                  ("nr_exchanged", "Q"))
 EXCHANGE_OUT = exchange.offset["out"]
 EXCHANGE_DONE = exchange.offset["nr_exchanged"]
 machphys_mfn_list = Layout("xen_machphys_mfn_list", ("max_extents", "I"), ("extent_start", "Q"), ("nr_extents", "I"))
 machphys_mapping = Layout("xen_machphys_mapping", ("v_start", "Q"), ("v_end", "Q"), ("max_mfn", "Q"))
-add_to_physmap = Layout("xen_add_to_physmap", ("domid", "H"), ("size", "H"), ("space", "I"), ("idx", "Q"), ("gpfn", "Q"))
+add_to_physmap = Layout("xen_add_to_physmap", ("domid", "H"), ("size", "H"), ("space", "I"), ("idx", "Q"),
+                        ("gpfn", "Q"))
 remove_from_physmap = Layout("xen_remove_from_physmap", ("domid", "H"), ("gpfn", "Q"))
 memory_map = Layout("xen_memory_map", ("nr_entries", "I"), ("buffer", "Q"))
 

@@ -11,12 +11,12 @@ SCHEDOP_shutdown_code = 5
 SCHEDOP_watchdog = 6
 SCHEDOP_pin_override = 7
 
-SHUTDOWN_poweroff = 0           # domain exited normally; clean up and kill
-SHUTDOWN_reboot = 1             # clean up, kill, and then restart
-SHUTDOWN_suspend = 2            # clean up, save suspend info, kill
-SHUTDOWN_crash = 3              # tell controller we've crashed
-SHUTDOWN_watchdog = 4           # restart because watchdog time expired
-SHUTDOWN_soft_reset = 5         # reset PV drivers, go on
+SHUTDOWN_poweroff = 0
+SHUTDOWN_reboot = 1             # the toolstack starts it again
+SHUTDOWN_suspend = 2            # its state may be saved now
+SHUTDOWN_crash = 3              # it says itself that it has crashed, or Xen does
+SHUTDOWN_watchdog = 4           # it has not poked its watchdog in time
+SHUTDOWN_soft_reset = 5         # it goes on with a new kernel and new devices
 SHUTDOWN_MAX = 5
 
 SHUTDOWN_NAMES = {

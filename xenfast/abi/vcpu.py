@@ -1,4 +1,6 @@
-"""VCPU operations.  Specified in xen/include/public/vcpu.h; the start context in arch-x86/xen.h and arch-x86/xen-x86_64.h."""
+"""VCPU operations.  Specified in xen/include/public/vcpu.h; the start context in arch-x86/xen.h and
+arch-x86/xen-x86_64.h.
+"""
 
 from xenfast.abi.layout import Layout
 
@@ -19,10 +21,10 @@ VCPUOP_register_vcpu_time_memory_area = 13
 VCPUOP_register_runstate_phys_area = 14
 VCPUOP_register_vcpu_time_phys_area = 15
 
-RUNSTATE_running = 0            # currently running on a physical CPU
-RUNSTATE_runnable = 1           # runnable, but not currently scheduled
-RUNSTATE_blocked = 2            # blocked (a.k.a. idle)
-RUNSTATE_offline = 3            # not runnable, but not blocked
+RUNSTATE_running = 0
+RUNSTATE_runnable = 1           # another vcpu has the processor
+RUNSTATE_blocked = 2            # it waits for an event
+RUNSTATE_offline = 3            # down
 XEN_RUNSTATE_UPDATE = 1 << 63   # in state_entry_time while the area is being written (VMASST_TYPE_runstate_update_flag)
 
 VCPU_SSHOTTMR_future = 1 << 0   # -ETIME when the timeout has passed
@@ -37,7 +39,8 @@ get_physid = Layout("vcpu_get_physid", ("phys_id", "Q"))
 # struct cpu_user_regs, 64-bit
 USER_REGS = (
     ("r15", "Q"), ("r14", "Q"), ("r13", "Q"), ("r12", "Q"), ("rbp", "Q"), ("rbx", "Q"),
-    ("r11", "Q"), ("r10", "Q"), ("r9", "Q"), ("r8", "Q"), ("rax", "Q"), ("rcx", "Q"), ("rdx", "Q"), ("rsi", "Q"), ("rdi", "Q"),
+    ("r11", "Q"), ("r10", "Q"), ("r9", "Q"), ("r8", "Q"), ("rax", "Q"), ("rcx", "Q"), ("rdx", "Q"), ("rsi", "Q"),
+    ("rdi", "Q"),
     ("error_code", "I"), ("entry_vector", "I"), ("rip", "Q"), ("cs", "H"), ("_pad0", "2x"), ("saved_upcall_mask", "B"),
     ("_pad1", "3x"), ("rflags", "Q"), ("rsp", "Q"), ("ss", "H"), ("_pad2", "6x"), ("es", "H"), ("_pad3", "6x"),
     ("ds", "H"), ("_pad4", "6x"), ("fs", "H"), ("_pad5", "6x"), ("gs", "H"), ("_pad6", "6x"),

@@ -1,7 +1,7 @@
 """Hypercall numbers, VIRQs, domain ids and the shared structures of an x86-64 guest.
 
-Specified in xen/include/public/xen.h and arch-x86/xen.h, arch-x86/xen-x86_64.h.  Layouts are those of a 64-bit guest; the 32-bit
-("compat") ones are left out with 32-bit PV guests.
+Specified in xen/include/public/xen.h and arch-x86/xen.h, arch-x86/xen-x86_64.h.  Layouts are those of a 64-bit guest;
+the 32-bit ("compat") ones are left out with 32-bit PV guests.
 """
 
 from xenfast.abi.layout import Layout
@@ -52,24 +52,23 @@ __HYPERVISOR_hypfs_op = 42
 NR_HYPERCALLS = 64
 
 # --- virtual interrupts ----------------------------------------------------------------------------------------------
-VIRQ_TIMER = 0          # V. timebase update and/or requested timeout
-VIRQ_DEBUG = 1          # V. request guest to dump debug info
-VIRQ_CONSOLE = 2        # G. (dom0) bytes received on the emergency console
-VIRQ_DOM_EXC = 3        # G. (dom0) exceptional event for some domain
-VIRQ_TBUF = 4           # G. (dom0) trace buffer has records available
-VIRQ_DEBUGGER = 6       # G. (dom0) a domain has paused for debugging
-VIRQ_XENOPROF = 7       # V. XenOprofile interrupt: new sample available
-VIRQ_CON_RING = 8       # G. (dom0) bytes received on the console
-VIRQ_PCPU_STATE = 9     # G. (dom0) PCPU state changed
-VIRQ_MEM_EVENT = 10     # G. (dom0) a memory event has occurred
-VIRQ_ARGO = 11          # G. Argo interdomain message notification
-VIRQ_ENOMEM = 12        # G. (dom0) low on heap memory
-VIRQ_XENPMU = 13        # V. PMC interrupt
+VIRQ_TIMER = 0          # a timer of the vcpu is due
+VIRQ_DEBUG = 1          # an administrator wants the guest to tell about itself
+VIRQ_CONSOLE = 2        # this one and most of those below: to domain 0 only
+VIRQ_DOM_EXC = 3
+VIRQ_TBUF = 4
+VIRQ_DEBUGGER = 6
+VIRQ_XENOPROF = 7
+VIRQ_CON_RING = 8
+VIRQ_PCPU_STATE = 9
+VIRQ_MEM_EVENT = 10
+VIRQ_ARGO = 11
+VIRQ_ENOMEM = 12
+VIRQ_XENPMU = 13
 VIRQ_ARCH_0 = 16
 NR_VIRQS = 24
+# One per vcpu; the others are bound once in a domain.
 VCPU_VIRQS = frozenset({VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU})
-DOM0_VIRQS = frozenset({VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_TBUF, VIRQ_DEBUGGER, VIRQ_CON_RING, VIRQ_PCPU_STATE, VIRQ_MEM_EVENT,
-                        VIRQ_ENOMEM})
 
 # --- domain identifiers ----------------------------------------------------------------------------------------------
 DOMID_FIRST_RESERVED = 0x7FF0
@@ -80,7 +79,7 @@ DOMID_COW = 0x7FF3
 DOMID_INVALID = 0x7FF4
 DOMID_IDLE = 0x7FFF
 
-# --- mmu_update, mmuext_op (the calls themselves are answered in the core) ---------------------------------------------
+# --- mmu_update, mmuext_op (the calls themselves are answered in the core) -------------------------------------------
 MMU_NORMAL_PT_UPDATE = 0
 MMU_MACHPHYS_UPDATE = 1
 MMU_PT_UPDATE_PRESERVE_AD = 2
@@ -130,7 +129,7 @@ VMASST_TYPE_architectural_iopl = 4
 VMASST_TYPE_runstate_update_flag = 5
 VMASST_TYPE_m2p_strict = 32
 
-# --- where things are in a 64-bit PV guest's address space (arch-x86/xen-x86_64.h) -------------------------------------
+# --- where things are in a 64-bit PV guest's address space (arch-x86/xen-x86_64.h) -----------------------------------
 HYPERVISOR_VIRT_START = 0xFFFF800000000000
 HYPERVISOR_VIRT_END = 0xFFFF880000000000
 MACH2PHYS_VIRT_START = 0xFFFF800000000000
@@ -153,9 +152,9 @@ vcpu_time_info = Layout(
     "vcpu_time_info",
     ("version", "I"),               # odd while Xen is writing
     ("pad0", "I"),
-    ("tsc_timestamp", "Q"),         # TSC at last update of time vals
-    ("system_time", "Q"),           # time, in nanosecs, since boot
-    ("tsc_to_system_mul", "I"),     # t_s = t_s + ((tsc << shift) * mul) >> 32
+    ("tsc_timestamp", "Q"),         # a TSC value,
+    ("system_time", "Q"),           # and the ns since the machine's start that it stands for
+    ("tsc_to_system_mul", "I"),     # ns in a TSC tick shifted by tsc_shift, times 2 to the 32
     ("tsc_shift", "b"),
     ("flags", "B"),
     ("pad1", "2x"),

@@ -1,7 +1,8 @@
 # SharedWords: atomic access, from Python, to words of memory that a guest changes at the same time.
 #
-# Event channel bits, FIFO event words and grant entries are shared with the guest without a lock: it uses LOCKed instructions on them, and
-# so must we (xen/include/public/event_channel.h, grant_table.h).  Every access is one instruction of the host.
+# Event channel bits, FIFO event words and grant entries are shared with the guest without a lock: it uses LOCKed
+# instructions on them, and so must we (xen/include/public/event_channel.h, grant_table.h).  Every access is one
+# instruction of the host.
 
 cdef extern from *:
     """
@@ -25,9 +26,9 @@ cdef extern from *:
 
 
 cdef class SharedWords:
-    """Words in a writable buffer, which stays alive.  An index counts words of the width in the method's name; bits count from 0.
+    """Words in a writable buffer, which stays alive.
 
-    IndexError beyond the end.
+    An index counts words of the width in the method's name; bits count from 0.  IndexError beyond the end.
     """
 
     cdef u8[::1] view

@@ -1,7 +1,7 @@
 """The hypervisor's console ring: ``(XEN)`` messages and what guests write with console_io.
 
-Specified in xen/include/public/xen.h (CONSOLEIO_*); follows xen/drivers/char/console.c.  Lines of a guest appear as Xen prints those of
-an unprivileged domain, ``(XEN) (d1) text``.  The ring is bounded, as a guest may write for ever.
+Specified in xen/include/public/xen.h (CONSOLEIO_*); follows xen/drivers/char/console.c.  Lines of a guest appear as Xen
+prints those of an unprivileged domain, ``(XEN) (d1) text``.  The ring is bounded, as a guest may write for ever.
 """
 
 import logging

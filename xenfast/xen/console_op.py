@@ -1,6 +1,7 @@
 """console_io: what a guest writes to the hypervisor's console.
 
-Specified in xen/include/public/xen.h.  Any domain may write, as in a debug build of Xen; nobody but domain 0 would read.
+Specified in xen/include/public/xen.h.  Any domain may write, as in a debug build of Xen; nobody but domain 0 would
+read.
 """
 
 import errno

@@ -1,7 +1,8 @@
 """The start state of a PV vcpu: struct vcpu_guest_context checked and loaded into the core.
 
-Specified in xen/include/public/arch-x86/xen.h; follows arch_set_info_guest of xen/arch/x86/domain.c.  The builder starts vcpu 0 this
-way, the guest its other vcpus (VCPUOP_initialise).  32-bit contexts are left out with 32-bit PV guests.
+Specified in xen/include/public/arch-x86/xen.h; follows arch_set_info_guest of xen/arch/x86/domain.c.  The builder
+starts vcpu 0 this way, the guest its other vcpus (VCPUOP_initialise).  32-bit contexts are left out with 32-bit PV
+guests.
 """
 
 import errno
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 GPRS = ("rax", "rcx", "rdx", "rbx", "rbp", "rsi", "rdi", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
 RFLAGS_IF, RFLAGS_IOPL, RFLAGS_GUEST = 1 << 9, 3 << 12, 0x254DD5     # arithmetic, TF, DF, IOPL, NT, AC, ID
-LDT_MAX = 8192
+LDT_MAX = GDT_MAX = 8192
 _X87 = struct.Struct("<HHBxHQQII")      # head of an FXSAVE image
 
 
@@ -42,7 +43,9 @@ def _check(rc: int) -> None:
 
 
 def _gdt(core: Any, c: Any) -> int:
-    return core.set_gdt(c.gdt_frames[:(c.gdt_ents + 511) // 512], c.gdt_ents) if c.gdt_ents <= 16 * 512 else -errno.EINVAL
+    if c.gdt_ents > GDT_MAX:
+        return -errno.EINVAL
+    return core.set_gdt(c.gdt_frames[:(c.gdt_ents + 511) // 512], c.gdt_ents)
 
 
 def _traps(core: Any, c: Any) -> None:

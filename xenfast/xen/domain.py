@@ -1,7 +1,7 @@
 """A domain: its vcpus, its shared info page, its event channels and grants, how much memory it has, and how it ends.
 
-Follows xen/common/domain.c.  A domain ends by ``shutdown(code)``, by ``crash(reason)``, which records the registers of its vcpus, or
-by ``destroy()``, which also gives its memory back.
+Follows xen/common/domain.c.  A domain ends by ``shutdown(code)``, by ``crash(reason)``, which records the registers of
+its vcpus, or by ``destroy()``, which also gives its memory back.
 """
 
 import errno
@@ -121,7 +121,9 @@ class Domain:
 
     # --- memory ------------------------------------------------------------------------------------------------------
     def alloc_pages(self, n: int, contiguous: bool = False) -> Any:
-        """``n`` more frames as a numpy array of frame numbers; MemoryError beyond max_pages or when the host has no more."""
+        """``n`` more frames as a numpy array of frame numbers; MemoryError beyond max_pages or when the host has no
+        more.
+        """
         with self.hypervisor.lock:
             if self.max_pages and self.tot_pages + n > self.max_pages:
                 raise MemoryError(f"domain {self.domid} may have {self.max_pages} pages and has {self.tot_pages}")
@@ -140,7 +142,9 @@ class Domain:
         return mfn < memory.frames and memory.owner(mfn) == self.domid
 
     def get_writable_page(self, mfn: int) -> bool:
-        """get_page_and_type(PGT_writable_page): a reference to a frame of the domain, which cannot become a page table meanwhile."""
+        """get_page_and_type(PGT_writable_page): a reference to a frame of the domain, which cannot become a page table
+        meanwhile.
+        """
         return self.core.get_page_and_type(mfn, PGT_WRITABLE) == 0
 
     def put_writable_page(self, mfn: int) -> None:
@@ -188,7 +192,8 @@ class Domain:
     def crash(self, reason: str, vcpu: "Vcpu | None" = None) -> None:
         """domain_crash(): the guest left no way to go on.  Its registers are recorded and printed; the host goes on.
 
-        ``vcpu`` is the one that did it, if the caller is its thread; otherwise those that are not running just now are shown.
+        ``vcpu`` is the one that did it, if the caller is its thread; otherwise those that are not running just now are
+        shown.
         """
         if self.shutdown_code is not None:
             return

@@ -1,12 +1,13 @@
 """Domain 0's event loop: what runs the kernel of a domain that is Python.
 
-Ports raised for such a domain, calls asked for by other threads, timers of the machine's clock and readable host files all become
-calls here, one at a time, first come, first served.  Callbacks never block.  Calls are made on the thread that drives the machine
-(``Hypervisor.run``); handlers of ports on that thread or, in real time, on that of the vcpu that has raised the port, as waking
-another thread of the host for every disk request would take longer than the request (docs/decisions).  In virtual time there is one
-thread only, so that a run repeats to the bit.
+Ports raised for such a domain, calls asked for by other threads, timers of the machine's clock and readable host files
+all become calls here, one at a time, first come, first served.  Callbacks never block.  Calls are made on the thread
+that drives the machine (``Hypervisor.run``); handlers of ports on that thread or, in real time, on that of the vcpu
+that has raised the port, as waking another thread of the host for every disk request would take longer than the request
+(docs/decisions).  In virtual time there is one thread only, so that a run repeats to the bit.
 
-A callback that fails is a bug of ours, not the guest's right to stop the machine: it is logged with its traceback and counted.
+A callback that fails is a bug of ours, not the guest's right to stop the machine: it is logged with its traceback and
+counted.
 """
 
 import heapq
@@ -59,7 +60,7 @@ class EventLoop:
         self._pipe: tuple[int, int] | None = None
         self._readers = 0
 
-    # --- what others ask for ---------------------------------------------------------------------------------------------
+    # --- what others ask for -----------------------------------------------------------------------------------------
     def post_event(self, channel: "Channel") -> None:
         """A pending port of a Python domain: its handler will be called."""
         self._events.append(channel)
@@ -98,7 +99,7 @@ class EventLoop:
     def has_readers(self) -> bool:
         return self._readers > 0
 
-    # --- what the driver of the machine does -------------------------------------------------------------------------------
+    # --- what the driver of the machine does -------------------------------------------------------------------------
     def run_ready(self) -> bool:
         """Make all calls that are due now, also those that they ask for; False when there was none."""
         ran = False
@@ -142,7 +143,9 @@ class EventLoop:
             return self._timers[0][0] if self._timers else None
 
     def poll(self, seconds: float | None) -> None:
-        """Wait at most so long for a wake(), a timer (of a real clock) or a readable file; queue the calls of readable files."""
+        """Wait at most so long for a wake(), a timer (of a real clock) or a readable file; queue the calls of readable
+        files.
+        """
         if seconds == 0 and not self._readers:
             return
         selector = self._get_selector()
@@ -196,7 +199,7 @@ class EventLoop:
                 os.close(fd)
             self._pipe = None
 
-    # --- inside --------------------------------------------------------------------------------------------------------
+    # --- inside ------------------------------------------------------------------------------------------------------
     def _get_selector(self) -> selectors.BaseSelector:
         if self._selector is None:
             read, write = os.pipe()

@@ -1,11 +1,12 @@
 """Event channels of a domain: the operations on ports, whatever the guest's ABI for pending bits is.
 
-Specified in xen/include/public/event_channel.h; the operations follow xen/common/event_channel.c.  How a pending port is shown
-to the guest is the business of the port's ABI: ``evtchn_2l.py``, ``evtchn_fifo.py``, or ``PythonPorts`` below for a domain
-whose kernel is Python, which is told by a call.  Physical interrupts (bind_pirq) are refused: no domain has any.
+Specified in xen/include/public/event_channel.h; the operations follow xen/common/event_channel.c.  How a pending port
+is shown to the guest is the business of the port's ABI: ``evtchn_2l.py``, ``evtchn_fifo.py``, or ``PythonPorts`` below
+for a domain whose kernel is Python, which is told by a call.  Physical interrupts (bind_pirq) are refused: no domain
+has any.
 
-Every operation holds the hypervisor's lock, which is what makes a send race-free against a close on another thread; what the guest
-changes meanwhile is changed with atomic operations only.
+Every operation holds the hypervisor's lock, which is what makes a send race-free against a close on another thread;
+what the guest changes meanwhile is changed with atomic operations only.
 """
 
 import errno
@@ -55,7 +56,9 @@ class Channel:
 
 
 class PythonPorts:
-    """The port ABI of a domain whose kernel is Python: a raised port queues a call of its handler in domain 0's event loop."""
+    """The port ABI of a domain whose kernel is Python: a raised port queues a call of its handler in domain 0's event
+    loop.
+    """
 
     max_ports = 1 << 20
 

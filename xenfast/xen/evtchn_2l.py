@@ -1,6 +1,7 @@
 """The two-level event channel ABI: a pending and a mask bit per port in shared_info, a selector in vcpu_info.
 
-Specified in xen/include/public/xen.h ("event channels"); follows xen/common/event_2l.c.  64-bit layout: 64 words of 64 ports.
+Specified in xen/include/public/xen.h ("event channels"); follows xen/common/event_2l.c.  64-bit layout: 64 words of 64
+ports.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,10 @@
-"""The FIFO event channel ABI: an event word per port in pages of the guest, and linked queues by priority for each vcpu.
+"""The FIFO event channel ABI: an event word per port in pages of the guest, and linked queues by priority for each
+vcpu.
 
-Specified in xen/include/public/event_channel.h ("FIFO ABI"); follows xen/common/event_fifo.c.  A word has the bits PENDING, MASKED,
-LINKED, BUSY and the LINK to the next port of its queue; the control block of a vcpu has the heads of its 16 queues and a bit per queue
-that holds something.  Xen appends to the tail, which only it knows; the guest takes from the head, at the same time.
+Specified in xen/include/public/event_channel.h ("FIFO ABI"); follows xen/common/event_fifo.c.  A word has the bits
+PENDING, MASKED, LINKED, BUSY and the LINK to the next port of its queue; the control block of a vcpu has the heads of
+its 16 queues and a bit per queue that holds something.  Xen appends to the tail, which only it knows; the guest takes
+from the head, at the same time.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ WORDS_PER_PAGE = 4096 // 4
 MAX_PAGES = abi.EVTCHN_FIFO_NR_CHANNELS // WORDS_PER_PAGE
 LINKED = 1 << abi.EVTCHN_FIFO_LINKED
 BUSY = 1 << abi.EVTCHN_FIFO_BUSY
-SET_LINK_TRIES = 4          # "This should never need so many loops": the guest may change other bits of the word meanwhile
+SET_LINK_TRIES = 4          # the guest may change other bits of the word meanwhile, but hardly so often
 
 
 class ControlBlock:
@@ -50,7 +52,9 @@ class FifoPorts:
 
     # --- set up ------------------------------------------------------------------------------------------------------
     def take_over(self, evtchn: EventChannels) -> None:
-        """The domain leaves the two-level ABI: what is pending there is remembered until the event array has its words."""
+        """The domain leaves the two-level ABI: what is pending there is remembered until the event array has its
+        words.
+        """
         for channel in evtchn.channels:
             if channel is not None:
                 channel.pending = evtchn.abi.is_pending(channel)
@@ -86,9 +90,11 @@ class FifoPorts:
         page, index = divmod(port, WORDS_PER_PAGE)
         return (self.pages[page], index) if page < len(self.pages) else None
 
-    # --- the port ABI --------------------------------------------------------------------------------------------------
+    # --- the port ABI ------------------------------------------------------------------------------------------------
     def set_pending(self, channel: Channel) -> None:
-        """evtchn_fifo_set_pending(): mark the word, and link it to the tail of its queue unless it is linked or masked."""
+        """evtchn_fifo_set_pending(): mark the word, and link it to the tail of its queue unless it is linked or
+        masked.
+        """
         port = channel.port
         word = self._word(port)
         if word is None:

@@ -91,7 +91,8 @@ def _status(domain: "Domain", vcpu: "Vcpu", arg: int) -> None:
         u0 = status["virq"]
     elif "remote_domid" in status:
         u0, u1 = status["remote_domid"], status.get("remote_port", 0)
-    vcpu.core.copy_to_guest(arg, abi.status.pack(dom=op.dom, port=op.port, status=status["status"], vcpu=status["vcpu"], u0=u0, u1=u1))
+    answer = abi.status.pack(dom=op.dom, port=op.port, status=status["status"], vcpu=status["vcpu"], u0=u0, u1=u1)
+    vcpu.core.copy_to_guest(arg, answer)
 
 
 def _bind_vcpu(domain: "Domain", vcpu: "Vcpu", arg: int) -> None:

@@ -1,10 +1,12 @@
 """The grant table of a domain: its entries (versions 1 and 2), and who uses what they grant.
 
-Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  The hypercall is in ``gnttab_op.py``.  A domain
-whose kernel is Python maps a grant by ``map()`` and gets a memoryview; transfers and transitive grants are refused.
+Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  The hypercall is in ``gnttab_op.py``.
+A domain whose kernel is Python maps a grant by ``map()`` and gets a memoryview; transfers and transitive grants are
+refused.
 
-An entry lives in memory the granting guest may change at any time.  So a grant is pinned as Xen pins it: the flags word is changed by
-compare-and-swap together with what was checked (version 1), or the status word is set and the entry checked again (version 2).
+An entry lives in memory the granting guest may change at any time.  So a grant is pinned as Xen pins it: the flags word
+is changed by compare-and-swap together with what was checked (version 1), or the status word is set and the entry
+checked again (version 2).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,7 @@ class GrantTable:
         self._next_ref = abi.GNTTAB_NR_RESERVED_ENTRIES
         self.grow(1)
 
-    # --- the table's own pages -----------------------------------------------------------------------------------------
+    # --- the table's own pages ---------------------------------------------------------------------------------------
     @property
     def per_frame(self) -> int:
         return abi.V1_PER_PAGE if self.version == 1 else abi.V2_PER_PAGE
@@ -100,8 +102,8 @@ class GrantTable:
                 self._status_words.append(words)
 
     def set_version(self, version: int) -> None:
-        """GNTTABOP_set_version: the table starts afresh but for the reserved entries.  EBUSY while grants are in use is the
-        caller's check."""
+        """GNTTABOP_set_version: the table starts afresh but for the reserved entries.  EBUSY while grants are in use is
+        the caller's check."""
         if version == self.version:
             return
         keep = [self.entry(ref) for ref in range(abi.GNTTAB_NR_RESERVED_ENTRIES)]
@@ -160,7 +162,9 @@ class GrantTable:
             self._write(ref, abi.GTF_permit_access, to_domid, mfn)
 
     def grant(self, frame: int, to_domid: int, readonly: bool = False) -> int:
-        """Grant one of this domain's frames to another domain, and return the reference.  For domains whose kernel is Python."""
+        """Grant one of this domain's frames to another domain, and return the reference.  For domains whose kernel is
+        Python.
+        """
         with self.lock:
             if self._free_refs:
                 ref = self._free_refs.pop()
@@ -182,7 +186,7 @@ class GrantTable:
             self._free_refs.append(ref)
             return True
 
-    # --- use of a grant by another domain --------------------------------------------------------------------------------
+    # --- use of a grant by another domain ----------------------------------------------------------------------------
     def map(self, ref: int, readonly: bool = False, mapper: "Domain | None" = None) -> GrantMapping:
         """Map a grant into a domain whose kernel is Python (domain 0 unless said otherwise)."""
         domid = mapper.domid if mapper is not None else 0
@@ -193,7 +197,7 @@ class GrantTable:
         """Pin a grant for a domain and return its frame, referenced; release() is the reverse."""
         with self.lock:
             if not 0 <= ref < self.nr_entries:
-                raise fail(abi.GNTST_bad_gntref, f"grant reference {ref} of domain {self.domain.domid} is beyond its table")
+                raise fail(abi.GNTST_bad_gntref, f"grant {ref} of domain {self.domain.domid} is beyond its table")
             active = self.active.get(ref)
             if active is not None and active.domid != domid:
                 raise fail(abi.GNTST_general_error, f"grant {ref} is in use by domain {active.domid}")
@@ -239,7 +243,8 @@ class GrantTable:
 
     def _check(self, ref: int, head: int, domid: int, readonly: bool) -> None:
         if head & abi.GTF_type_mask != abi.GTF_permit_access or head >> 16 != domid:
-            raise fail(abi.GNTST_general_error, f"grant {ref}: flags {head & 0xFFFF:#x} for domain {head >> 16}, not {domid}")
+            text = f"grant {ref}: flags {head & 0xFFFF:#x} for domain {head >> 16}, not {domid}"
+            raise fail(abi.GNTST_general_error, text)
         if not readonly and head & abi.GTF_readonly:
             raise fail(abi.GNTST_general_error, f"grant {ref} is read-only")
 

@@ -61,7 +61,7 @@ class _Side:
             return
         self.mfn = frame
         if not (self.memory.get_page(frame, domain.domid) if readonly else domain.get_writable_page(frame)):
-            raise fail(abi.GNTST_bad_page, f"frame {frame:#x} is not the domain's{'' if readonly else ', or not plain memory'}")
+            raise fail(abi.GNTST_bad_page, f"frame {frame:#x} is not the domain's, or not plain memory")
 
     def release(self) -> None:
         if self.table is not None:

@@ -1,7 +1,8 @@
-"""Grants mapped by a PV guest: GNTTABOP_map_grant_ref, unmap_grant_ref and unmap_and_replace, and the handles they deal in.
+"""Grants mapped by a PV guest: GNTTABOP_map_grant_ref, unmap_grant_ref and unmap_and_replace, and the handles they deal
+in.
 
-Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  The page-table entry is written by the core
-(cpu/pv_mmu.pxi), which takes its own reference to the frame; the grant stays pinned from map to unmap.
+Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  The page-table entry is written by the
+core (cpu/pv_mmu.pxi), which takes its own reference to the frame; the grant stays pinned from map to unmap.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,8 @@ def map_one(domain: "Domain", vcpu: "Vcpu", op: Any) -> tuple[int, int, int]:
 
 def _enter(vcpu: "Vcpu", op: Any, mfn: int) -> bool:
     return vcpu.core.grant_map(
-        op.host_addr, mfn, readonly=bool(op.flags & abi.GNTMAP_readonly), contains_pte=bool(op.flags & abi.GNTMAP_contains_pte),
-        user=bool(op.flags & abi.GNTMAP_application_map)) == 0
+        op.host_addr, mfn, readonly=bool(op.flags & abi.GNTMAP_readonly),
+        contains_pte=bool(op.flags & abi.GNTMAP_contains_pte), user=bool(op.flags & abi.GNTMAP_application_map)) == 0
 
 
 def unmap_one(domain: "Domain", vcpu: "Vcpu", op: Any) -> tuple[int]:

@@ -1,7 +1,8 @@
 """grant_table_op: the arguments of grant operations, copied in and out, one array element after the other.
 
-Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  Each element has its own GNTST_* status; the call as
-a whole fails only when the array cannot be read or written.  Transfers are refused (no Linux uses them), and cache_flush is for ARM.
+Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  Each element has its own GNTST_*
+status; the call as a whole fails only when the array cannot be read or written.  Transfers are refused (no Linux uses
+them), and cache_flush is for ARM.
 """
 
 import errno
@@ -164,7 +165,7 @@ STATUS = (("status", "<h"),)
 
 # cmd: layout of the array element, function, fields written back
 EACH = {
-    abi.GNTTABOP_map_grant_ref: (abi.map_grant_ref, map_one, (("status", "<h"), ("handle", "<I"), ("dev_bus_addr", "<Q"))),
+    abi.GNTTABOP_map_grant_ref: (abi.map_grant_ref, map_one, (*STATUS, ("handle", "<I"), ("dev_bus_addr", "<Q"))),
     abi.GNTTABOP_unmap_grant_ref: (abi.unmap_grant_ref, unmap_one, STATUS),
     abi.GNTTABOP_unmap_and_replace: (abi.unmap_and_replace, unmap_and_replace_one, STATUS),
     abi.GNTTABOP_transfer: (abi.transfer, _transfer_one, STATUS),

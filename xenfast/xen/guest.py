@@ -17,7 +17,8 @@ U64 = (1 << 64) - 1
 
 
 class Continuation(Exception):
-    """hypercall_create_continuation(): the call has done a part, and the guest is to make it again with these arguments.
+    """hypercall_create_continuation(): the call has done a part, and the guest is to make it again with these
+    arguments.
 
     So one that works off a long list neither keeps the hypervisor's lock nor makes its vcpu unstoppable.
     """

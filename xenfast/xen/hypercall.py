@@ -1,9 +1,9 @@
 """THE TABLE of hypercalls that are answered in Python, and the one place where a failure becomes -errno.
 
-Specified in xen/include/public/xen.h; the columns are those of pv_hypercall_table (xen/arch/x86/pv/hypercall.c).  The calls that a guest
-makes all the time, and those about its page tables and descriptors, are answered in the core (cpu/pv_hypercalls.pxi) and do not come
-here: CORE names them.  A function gets the calling domain and vcpu and as many 64-bit arguments as its row says, holds the
-hypervisor's lock, and returns a number or raises XenError.
+Specified in xen/include/public/xen.h; the columns are those of pv_hypercall_table (xen/arch/x86/pv/hypercall.c).  The
+calls that a guest makes all the time, and those about its page tables and descriptors, are answered in the core
+(cpu/pv_hypercalls.pxi) and do not come here: CORE names them.  A function gets the calling domain and vcpu and as many
+64-bit arguments as its row says, holds the hypervisor's lock, and returns a number or raises XenError.
 """
 
 import errno
@@ -63,8 +63,8 @@ TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_xenpmu_op: Call("xenpmu_op", 2, eopnotsupp),
 }
 
-# Answered in the core, like xen_version(XENVER_version), sched_op(SCHEDOP_yield) and sched_op(SCHEDOP_block) of the table above; named
-# here for the counters.
+# Answered in the core, like some operations of the table above: XENVER_version, SCHEDOP_yield and SCHEDOP_block, the
+# one-shot timers of vcpu_op.  Named here for the counters.
 CORE: dict[int, str] = {
     abi.__HYPERVISOR_set_trap_table: "set_trap_table",
     abi.__HYPERVISOR_mmu_update: "mmu_update",
@@ -126,6 +126,7 @@ def call(domain: "Domain", vcpu: "Vcpu", nr: int, args: Any) -> int:
     except MemoryError:
         return -errno.ENOMEM
     except Exception:
-        log.exception("domain %d: %s(%s) failed: a bug of the hypervisor", domain.domid, name, ", ".join(f"{a:#x}" for a in args))
+        values = ", ".join(f"{a:#x}" for a in args)
+        log.exception("domain %d: %s(%s) failed: a bug of the hypervisor", domain.domid, name, values)
         domain.crash(f"hypercall {name} failed in the hypervisor", vcpu)
         return -errno.EINVAL

@@ -1,7 +1,8 @@
 """The machine: its memory, its clock, its domains, and the loop that drives them.
 
-One ``Hypervisor`` is one Xen host.  Everything it holds hangs from it, so several live in one process.  Domain 0 exists from the start:
-a domain without vcpus, whose kernel is Python.  ``run()`` drives all domains until something asked for has happened.
+One ``Hypervisor`` is one Xen host.  Everything it holds hangs from it, so several live in one process.  Domain 0 exists
+from the start: a domain without vcpus, whose kernel is Python.  ``run()`` drives all domains until something asked for
+has happened.
 """
 
 import errno
@@ -67,7 +68,8 @@ class Hypervisor:
         return core
 
     def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> StopReason:
-        """Run all domains until ``until()`` is true, ``timeout`` seconds of the host have passed, or nothing is left to run.
+        """Run all domains until ``until()`` is true, ``timeout`` seconds of the host have passed, or nothing is left to
+        run.
 
         ``until`` is asked after every batch of domain 0's events.  No vcpu runs once this has returned.
         """

@@ -1,8 +1,9 @@
 """memory_op: a domain's reservation of machine memory, and where the machine-to-physical table is.
 
-Specified in xen/include/public/memory.h; follows xen/common/memory.c and xen/arch/x86/mm.c.  A PV domain names machine frames itself, so
-what concerns translated domains (add_to_physmap and the like) is EACCES, and what concerns other domains is EPERM.  Long lists are
-worked off a batch at a time, with the number of extents done above the command, as Xen does.
+Specified in xen/include/public/memory.h; follows xen/common/memory.c and xen/arch/x86/mm.c.  A PV domain names machine
+frames itself, so what concerns translated domains (add_to_physmap and the like) is EACCES, and what concerns other
+domains is EPERM.  Long lists are worked off a batch at a time, with the number of extents done above the command, as
+Xen does.
 """
 
 import errno
@@ -42,9 +43,11 @@ def self_only(domain: "Domain", domid: int) -> None:
         raise XenError(errno.EPERM)
 
 
-# --- lists of extents --------------------------------------------------------------------------------------------------
+# --- lists of extents ------------------------------------------------------------------------------------------------
 def _reservation(domain: "Domain", vcpu: "Vcpu", arg: int, start: int, extent: Any) -> int:
-    """Work off the extents of a struct xen_memory_reservation; returns how many are done, for whatever reason it ends."""
+    """Work off the extents of a struct xen_memory_reservation; returns how many are done, for whatever reason it
+    ends.
+    """
     r = read_struct(vcpu, abi.reservation, arg)
     if r.nr_extents > U64 >> abi.MEMOP_EXTENT_SHIFT or start >= r.nr_extents:
         return start
@@ -92,7 +95,9 @@ def _decrease(domain: "Domain", vcpu: "Vcpu", r: Any, i: int) -> bool:
 
 
 def remove_page(domain: "Domain", mfn: int) -> bool:
-    """guest_remove_page(): a frame that is still mapped or granted is freed by its last user.  False: not the domain's to give."""
+    """guest_remove_page(): a frame that is still mapped or granted is freed by its last user.  False: not the domain's
+    to give.
+    """
     memory = domain.hypervisor.memory
     if mfn in domain.xen_pages or not domain.owns(mfn):
         return False
@@ -111,7 +116,7 @@ EXTENTS = {
 }
 
 
-# --- exchange ----------------------------------------------------------------------------------------------------------
+# --- exchange --------------------------------------------------------------------------------------------------------
 def _exchange(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     """XENMEM_exchange: give frames of one order for as many of another, which are adjacent in machine memory.
 
@@ -133,22 +138,24 @@ def _exchange(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
         while done < give.nr_extents:
             if done - head.nr_exchanged >= BATCH:
                 raise Continuation()
+            in_at = give.extent_start + 8 * done
             out_at = take.extent_start + 8 * ((done << give.extent_order) >> take.extent_order)
-            _exchange_chunk(domain, vcpu, give.extent_start + 8 * done, per_in, give.extent_order, out_at, per_out, take.extent_order)
+            _exchange_chunk(domain, vcpu, (in_at, per_in, give.extent_order), (out_at, per_out, take.extent_order))
             done += per_in
     finally:
         write_u64(vcpu, arg + abi.EXCHANGE_DONE, done)
     return 0
 
 
-def _exchange_chunk(domain: "Domain", vcpu: "Vcpu", in_at: int, n_in: int, in_order: int, out_at: int, n_out: int,
-                    out_order: int) -> None:
+def _exchange_chunk(domain: "Domain", vcpu: "Vcpu", give: tuple[int, int, int], take: tuple[int, int, int]) -> None:
+    """Exchange one extent of the higher order; a side is (address of the list, entries, their order)."""
     memory = domain.hypervisor.memory
+    (in_at, n_in, in_order), (out_at, n_out, out_order) = give, take
     data = vcpu.core.copy_from_guest(in_at, 8 * n_in)
     mfns = [mfn + j for mfn in struct.unpack(f"<{n_in}Q", data) for j in range(1 << in_order)]
     gpfns = struct.unpack(f"<{n_out}Q", vcpu.core.copy_from_guest(out_at, 8 * n_out))
-    if len(set(mfns)) != len(mfns) or not all(domain.owns(mfn) and mfn not in domain.xen_pages and memory.count(mfn) == 1
-                                              for mfn in mfns):
+    unused = all(domain.owns(mfn) and mfn not in domain.xen_pages and memory.count(mfn) == 1 for mfn in mfns)
+    if len(set(mfns)) != len(mfns) or not unused:
         raise XenError(errno.EINVAL, "a frame is not the domain's, or in use")
     new = [memory.alloc(domain.domid, 1 << out_order, out_order > 0) for _ in range(n_out)]
     memory.free(mfns)
@@ -159,7 +166,7 @@ def _exchange_chunk(domain: "Domain", vcpu: "Vcpu", in_at: int, n_in: int, in_or
     vcpu.core.copy_to_guest(out_at, struct.pack(f"<{n_out}Q", *(int(extent[0]) for extent in new)))
 
 
-# --- questions ---------------------------------------------------------------------------------------------------------
+# --- questions -------------------------------------------------------------------------------------------------------
 def _maximum_ram_page(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     return domain.hypervisor.memory.frames - 1
 
@@ -179,7 +186,7 @@ def _maximum_reservation(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
 
 
 def _maximum_gpfn(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
-    """NB. PV guests specify nr_pfns rather than max_pfn (arch.max_pfn of shared_info), so we adjust here."""
+    """The highest frame number; arch.max_pfn of a PV guest's shared_info counts frames."""
     _domid(domain, vcpu, arg)
     at = xen.shared_info.offset["arch_max_pfn"]
     return (int.from_bytes(domain.shared_info[at:at + 8], "little") or 1) - 1
@@ -205,7 +212,9 @@ def _machphys_mapping(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
 
 
 def _machphys_mfn_list(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
-    """Here the table is not in machine frames, so there are none to list; the guest reads it where machphys_mapping says."""
+    """Here the table is not in machine frames, so there are none to list; the guest reads it where machphys_mapping
+    says.
+    """
     read_struct(vcpu, abi.machphys_mfn_list, arg)
     write_u32(vcpu, arg + abi.machphys_mfn_list.offset["nr_extents"], 0)
     return 0

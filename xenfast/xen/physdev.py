@@ -1,7 +1,7 @@
 """physdev_op: what a domain without physical devices may ask.  Specified in xen/include/public/physdev.h.
 
-Follows xen/arch/x86/physdev.c: a domain that is not the hardware domain may set its I/O privilege level and I/O bitmap, which give it
-no port; there are no physical interrupts, so asking about one is EINVAL; everything else is EPERM.
+Follows xen/arch/x86/physdev.c: a domain that is not the hardware domain may set its I/O privilege level and I/O bitmap,
+which give it no port; there are no physical interrupts, so asking about one is EINVAL; everything else is EPERM.
 """
 
 import errno

@@ -1,10 +1,10 @@
 """What runs when: vcpus, domain 0's event loop, and time.
 
-Two schedulers with one interface.  In **real time** every vcpu has a thread of the host; the thread that called run() is domain 0's, but
-a vcpu's thread also handles the events it has raised itself (eventloop.py).
-In **virtual time** there is that one thread only: vcpus take turns by number, a quantum of instructions each, as on a machine with one
-processor; domain 0 handles its events at the very exit that caused them; when every vcpu waits, the clock skips to what is due next.
-Nothing there depends on the host's time, threads or hash order, so a run repeats to the bit.
+Two schedulers with one interface.  In **real time** every vcpu has a thread of the host; the thread that called run()
+is domain 0's, but a vcpu's thread also handles the events it has raised itself (eventloop.py). In **virtual time**
+there is that one thread only: vcpus take turns by number, a quantum of instructions each, as on a machine with one
+processor; domain 0 handles its events at the very exit that caused them; when every vcpu waits, the clock skips to what
+is due next. Nothing there depends on the host's time, threads or hash order, so a run repeats to the bit.
 
 No vcpu runs while nobody is in run(): a caller may look at the machine, and change it, between two calls.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xenfast")
 
-REAL_SLICE = 20_000_000         # instructions a vcpu's thread runs before it looks around; the core itself watches the timer
+REAL_SLICE = 20_000_000         # instructions a vcpu's thread runs before it looks around; the core watches the timer
 TICK_SLICE = 500_000            # the same while the guest uses the periodic timer
 VIRTUAL_QUANTUM = 100_000       # instructions (ns) a vcpu runs before the next one's turn
 VIRTUAL_ALONE = 5_000_000       # the same while no other vcpu could run
@@ -92,12 +92,13 @@ class RealTimeScheduler(Scheduler):
         self._met = False               # until() was true, or has failed
         self._failure: BaseException | None = None
 
-    # --- the threads of the vcpus ----------------------------------------------------------------------------------------
+    # --- the threads of the vcpus ------------------------------------------------------------------------------------
     def add(self, vcpu: "Vcpu") -> None:
         if vcpu in self.threads or self.closing:
             return
         self.conditions[vcpu] = threading.Condition(self.lock)
-        thread = threading.Thread(target=self._vcpu_thread, args=(vcpu,), name=f"d{vcpu.domain.domid}v{vcpu.vcpu_id}", daemon=True)
+        name = f"d{vcpu.domain.domid}v{vcpu.vcpu_id}"
+        thread = threading.Thread(target=self._vcpu_thread, args=(vcpu,), name=name, daemon=True)
         self.threads[vcpu] = thread
         thread.start()
 
@@ -164,7 +165,7 @@ class RealTimeScheduler(Scheduler):
         self.threads.clear()
         self.conditions.clear()
 
-    # --- the driver ------------------------------------------------------------------------------------------------------
+    # --- the driver --------------------------------------------------------------------------------------------------
     def run(self, until: Until, timeout: float | None) -> StopReason:
         end = None if timeout is None else time.monotonic() + timeout
         self._until, self._met, self._failure = until, False, None
@@ -296,7 +297,9 @@ class VirtualTimeScheduler(Scheduler):
         return due if timer is None else min(due, timer)
 
     def _quantum(self, vcpu: "Vcpu", quantum: int, vcpus: list["Vcpu"], until: Until) -> None:
-        """Let a vcpu run for its quantum, or until it waits, somebody's timer is due, or what is waited for has happened."""
+        """Let a vcpu run for its quantum, or until it waits, somebody's timer is due, or what is waited for has
+        happened.
+        """
         clock, loop = self.clock, self.loop
         if self._current is not vcpu:
             if self._current is not None:

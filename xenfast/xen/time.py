@@ -1,10 +1,12 @@
 """The machine's clock, real or virtual, and the time a guest reads from shared memory.
 
-A guest computes its time from ``struct vcpu_time_info`` (xen/include/public/xen.h): t = system_time + (((tsc - tsc_timestamp) <<
-tsc_shift) * tsc_to_system_mul >> 32).  The TSC of every vcpu counts the nanoseconds of the machine's clock, so multiplier and shift
-say 1 GHz and the timestamps never need correction.  The wall clock in ``shared_info`` is the time at which system time was 0.
+A guest computes its time from ``struct vcpu_time_info`` (xen/include/public/xen.h): t = system_time + (((tsc -
+tsc_timestamp) << tsc_shift) * tsc_to_system_mul >> 32).  The TSC of every vcpu counts the nanoseconds of the machine's
+clock, so multiplier and shift say 1 GHz and the timestamps never need correction.  The wall clock in ``shared_info`` is
+the time at which system time was 0.
 
-Virtual time is instructions retired plus idle time skipped: it starts at 0 in every run, and its wall clock at a fixed date.
+Virtual time is instructions retired plus idle time skipped: it starts at 0 in every run, and its wall clock at a fixed
+date.
 """
 
 import struct
@@ -52,7 +54,9 @@ class VirtualClock(Clock):
 
 
 def write_versioned(view: memoryview, offset: int, body: bytes) -> None:
-    """Write ``body`` behind the version word at ``offset``: the version is odd while the guest must not trust the rest."""
+    """Write ``body`` behind the version word at ``offset``: the version is odd while the guest must not trust the
+    rest.
+    """
     version = _U32.unpack_from(view, offset)[0] | 1
     _U32.pack_into(view, offset, version)
     view[offset + 4:offset + 4 + len(body)] = body

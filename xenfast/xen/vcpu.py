@@ -1,14 +1,14 @@
 """A virtual CPU: the loop that runs the core and answers what it exits for, and the states a vcpu can be in.
 
-Follows xen/common/domain.c and sched/core.c: a vcpu is down, blocked (by SCHEDOP_block until an event, by SCHEDOP_poll until one of
-some ports) or runnable.  What runs the guest's instructions is ``core``, a ``_core.PvVcpu``; nothing else in xen/ touches it while it
-runs, but for ``kick()``.
+Follows xen/common/domain.c and sched/core.c: a vcpu is down, blocked (by SCHEDOP_block until an event, by SCHEDOP_poll
+until one of some ports) or runnable.  What runs the guest's instructions is ``core``, a ``_core.PvVcpu``; nothing else
+in xen/ touches it while it runs, but for ``kick()``.
 """
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-from xenfast._core import SharedWords
+from xenfast._core import ExitReason, SharedWords
 from xenfast.abi import vcpu as abi
 from xenfast.abi import xen
 from xenfast.xen import hypercall
@@ -23,9 +23,9 @@ log = logging.getLogger("xenfast")
 
 REQ_STOP = 1            # cpu/state.pxd
 REQ_EVENT = 2
-(EXIT_NONE, EXIT_BUDGET, EXIT_STOP, EXIT_HLT, EXIT_PIO, EXIT_MMIO, EXIT_HYPERCALL, EXIT_UNTIL, EXIT_SHUTDOWN, EXIT_CRASH, EXIT_MSR,
- EXIT_EXCEPTION, EXIT_TIMER) = range(13)
-DEFAULT_PERIOD = 10_000_000     # "PV guests by default have a 100Hz ticker" (xen/arch/x86/pv/domain.c)
+EXIT_BUDGET, EXIT_STOP, EXIT_HLT = ExitReason.EXIT_BUDGET, ExitReason.EXIT_STOP, ExitReason.EXIT_HLT
+EXIT_HYPERCALL, EXIT_CRASH, EXIT_TIMER = ExitReason.EXIT_HYPERCALL, ExitReason.EXIT_CRASH, ExitReason.EXIT_TIMER
+DEFAULT_PERIOD = 10_000_000     # the periodic timer of a PV guest that sets none: 100 Hz (xen/arch/x86/pv/domain.c)
 
 # Bit numbers in struct vcpu_info.
 _UPCALL_PENDING = 0
@@ -81,7 +81,9 @@ class Vcpu:
         write_time_info(view, xen.VCPU_INFO_TIME)
 
     def register_info(self, mfn: int, offset: int) -> None:
-        """VCPUOP_register_vcpu_info: the frame is referenced and writable.  Everything is marked pending, lest something is lost."""
+        """VCPUOP_register_vcpu_info: the frame is referenced and writable.  Everything is marked pending, lest
+        something is lost.
+        """
         view = self.hypervisor.memory.view(mfn)[offset:offset + xen.VCPU_INFO_SIZE]
         view[:] = self.info_view
         self.info_mfn = mfn
@@ -151,7 +153,7 @@ class Vcpu:
     def runnable(self) -> bool:
         return self.online and not self.blocked and self.domain.may_run
 
-    # --- up and down ---------------------------------------------------------------------------------------------------
+    # --- up and down -------------------------------------------------------------------------------------------------
     def set_context(self, context: bytes) -> None:
         """Load a struct vcpu_guest_context; XenError when it is not valid."""
         set_info_guest(self, context)
@@ -183,7 +185,9 @@ class Vcpu:
 
     # --- time --------------------------------------------------------------------------------------------------------
     def deadline(self) -> int:
-        """When something of this vcpu is due next while it is blocked.  The ticker rests while a vcpu is blocked, as in Xen."""
+        """When something of this vcpu is due next while it is blocked.  The ticker rests while a vcpu is blocked, as in
+        Xen.
+        """
         timer = self.core.timer_deadline
         return min(self.poll_deadline, NEVER if timer is None else timer)
 
@@ -222,9 +226,13 @@ class Vcpu:
         return abi.runstate_info.pack(state=self.runstate, state_entry_time=self.runstate_entry, time=times)
 
     def update_runstate_area(self) -> None:
-        """Copy the runstate to where the guest wants it (update_runstate_area()); a bad address is the guest's own loss."""
+        """Copy the runstate to where the guest wants it (update_runstate_area()); a bad address is the guest's own
+        loss.
+        """
         self.runstate_dirty = False
-        data = abi.runstate_info.pack(state=self.runstate, state_entry_time=self.runstate_entry, time=self.runstate_times)
+        data = abi.runstate_info.pack(
+            state=self.runstate, state_entry_time=self.runstate_entry, time=self.runstate_times
+        )
         try:
             if self.domain.vm_assist >> xen.VMASST_TYPE_runstate_update_flag & 1:
                 self._update_flagged(data)
@@ -296,7 +304,8 @@ class Vcpu:
 
 _DUMP = (
     ("rip", "rsp", "rflags"), ("rax", "rbx", "rcx"), ("rdx", "rsi", "rdi"), ("rbp", "r8", "r9"), ("r10", "r11", "r12"),
-    ("r13", "r14", "r15"), ("cr0", "cr2", "cr3"), ("cr4", "fs_base", "gs_base"), ("gs_base_user", "gs_base_kernel", "kernel_sp"),
+    ("r13", "r14", "r15"), ("cr0", "cr2", "cr3"), ("cr4", "fs_base", "gs_base"),
+    ("gs_base_user", "gs_base_kernel", "kernel_sp"),
     ("cs", "ss", "ds", "es", "fs", "gs"),
 )
 

@@ -1,6 +1,7 @@
 """vcpu_op: starting and stopping vcpus, their timers, and the memory they share with Xen.
 
-Specified in xen/include/public/vcpu.h; follows do_vcpu_op of xen/common/domain.c and arch_do_vcpu_op of xen/arch/x86/domain.c.
+Specified in xen/include/public/vcpu.h; follows do_vcpu_op of xen/common/domain.c and arch_do_vcpu_op of
+xen/arch/x86/domain.c.
 """
 
 import errno
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
     from xenfast.xen.vcpu import Vcpu
 
-PERIOD_MIN = 1_000_000                  # "Reject periods under 1ms"
+PERIOD_MIN = 1_000_000                  # shorter ones are refused
 PERIOD_MAX = (1 << 63) - 1              # STIME_DELTA_MAX is somewhat less; what matters is that it never comes
 
 
@@ -115,7 +116,9 @@ def _register_vcpu_info(v: "Vcpu", current: "Vcpu", arg: int) -> int:
 
 
 def get_writable_page(domain: "Domain", mfn: int) -> None:
-    """get_page_and_type(PGT_writable_page) for as long as the domain lives: the guest cannot make it a page table any more."""
+    """get_page_and_type(PGT_writable_page) for as long as the domain lives: the guest cannot make it a page table any
+    more.
+    """
     if not domain.get_writable_page(mfn):
         raise XenError(errno.EINVAL, f"frame {mfn:#x} is not the domain's, or not plain memory")
     domain.held_pages.append(mfn)
