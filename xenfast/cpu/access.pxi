@@ -351,6 +351,8 @@ cdef int rmw_begin_lin(Cpu* c, u64 lin, int size, Rmw* m, u64* old) noexcept nog
         if likely(st == ST_OK):
             m.kind = RMW_CODE
             old[0] = m.old = host_load(m.host, size)
+            if unlikely(c.bp_on & 2):
+                watch(c, lin, size, True)
             return ST_OK
         if st == ST_FAULT and c.is_pv and pv_may_fixup(c, lin):
             m.kind = RMW_TABLE
