@@ -72,3 +72,13 @@ def test_writes_through_cs_fault():
     m.rax = DATA
     assert run(m, "2e8910").vector == 13
     assert run(m, "2e8b10").reason is Reason.BUDGET
+
+
+def test_block_that_is_full_at_a_jump_to_the_start_of_its_page():
+    """A followed jump may be the last instruction of a block, and its target the first byte of the page."""
+    m = machine()
+    m.cpu.exact = False
+    m.write(CODE, b"\xcc")
+    m.write(CODE + 0x800, b"\x90" * 63 + b"\xe9" + (-0x800 - 63 - 5).to_bytes(4, "little", signed=True))
+    m.rip = CODE + 0x800
+    assert m.run(1000).vector == 3

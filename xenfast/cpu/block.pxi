@@ -146,7 +146,10 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     k.hash[h] = b
     b.page_next = k.pages[maddr >> 12].head
     k.pages[maddr >> 12].head = b
-    mark_code(c, maddr >> 12, start + from_, start + off - 1 if b.mfn2 == NO_FRAME else 4095)
+    if b.mfn2 != NO_FRAME:
+        mark_code(c, maddr >> 12, start + from_, 4095)
+    elif off > from_:                                # else the block ends with a jump that was followed
+        mark_code(c, maddr >> 12, start + from_, start + off - 1)
     if b.mfn2 != NO_FRAME:
         b.page2_next = k.pages[b.mfn2].head2
         k.pages[b.mfn2].head2 = b
