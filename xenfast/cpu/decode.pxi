@@ -51,8 +51,8 @@ cdef void decode_mem16(Insn* o, Bytes* b, u8 modrm, u8* seg) noexcept nogil:
     elif mod == 2:
         o.disp = sign_extend(next_bytes(b, 2), 2)
 
-cdef void decode_mem32(Insn* o, Bytes* b, u8 modrm, u8 rex, u32 mode, u8* seg) noexcept nogil:
-    """32- and 64-bit addressing (SDM Vol. 2, tables 2-2 and 2-3)."""
+cdef void decode_mem32(Insn* o, Bytes* b, u8 modrm, u8 rex, u32 mode, bint vsib, u8* seg) noexcept nogil:
+    """32- and 64-bit addressing (SDM Vol. 2, tables 2-2 and 2-3); vsib: the index, a vector register, goes to o.imm."""
     cdef int mod = modrm >> 6, rm = modrm & 7
     cdef u8 sib
     seg[0] = DS
@@ -60,7 +60,10 @@ cdef void decode_mem32(Insn* o, Bytes* b, u8 modrm, u8 rex, u32 mode, u8* seg) n
         sib = next_byte(b)
         o.scale = sib >> 6
         o.index = ((sib >> 3) & 7) | ((rex & 2) << 2)
-        if o.index == RSP:
+        if vsib:
+            o.imm = o.index
+            o.index = R_ZERO
+        elif o.index == RSP:
             o.index = R_ZERO
             o.scale = 0
         o.base = (sib & 7) | ((rex & 1) << 3)
@@ -97,7 +100,7 @@ cdef int operand_size(Row* row, u32 mode, u8 rex, bint opsize, u8 vex) noexcept 
     if row.size == S_Y:
         return 8 if v == 8 else 4
     if row.size == S_X:
-        return 32 if vex & 2 else 16
+        return 32 if vex & VEX_L else 16
     return row.size
 
 cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
@@ -155,7 +158,7 @@ cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
         if lock or opsize or rep or rex or not mode & MODE_PE or mode & MODE_VM:
             key = KEY_UD              # VEX after one of these prefixes, or in real or virtual-8086 mode
         else:
-            key = decode_vex(o, &b, byte, &rex, &opsize, &rep)
+            key = decode_vex(o, &b, mode, byte, &rex, &opsize, &rep)
     pfx = 2 if rep == 0xF3 else 3 if rep == 0xF2 else 1 if opsize else 0
     index = opcode_map[((key >> 8) * 4 + pfx) * 256 + (key & 0xFF)]
     if index & GROUP_BIT:
@@ -180,10 +183,13 @@ cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
             o.rm = (modrm & 7) | ((rex & 1) << 3)
         else:
             o.is_mem = 1
+            if row.form & F_VSIB and (o.asize == 2 or modrm & 7 != 4):
+                row = &rows[ROW_UD]
+                index = ROW_UD
             if o.asize == 2:
                 decode_mem16(o, &b, modrm, &seg)
             else:
-                decode_mem32(o, &b, modrm, rex, mode, &seg)
+                decode_mem32(o, &b, modrm, rex, mode, row.form & F_VSIB, &seg)
     # -- immediates ---------------------------------------------------------------------------------------------------
     imm_size = 2 if o.size == 2 or (row.form & (F_RELZ | F_FAR) and v_size(mode, rex, opsize, row) == 2) else 4
     if row.form & F_IMMV and o.size == 8:
@@ -219,6 +225,10 @@ cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
     if not legal(row, mode, o, lock):
         row = &rows[ROW_UD]
         o.op = ROW_UD
+    if not o.vex:
+        o.vvvv = o.reg                # the first source of a vector instruction, whatever its encoding
+    elif not mode & MODE_64:
+        o.vvvv &= 7                   # its high bit is ignored where it names a register
     if o.op == ROW_UD:
         o.imm = 0
         memcpy(&o.imm, bytes, 8 if o.len >= 8 else o.len)
@@ -241,9 +251,19 @@ cdef inline bint legal(Row* row, u32 mode, Insn* o, bint lock) noexcept nogil:
         return False
     if row.attrs & A_MEM and not o.is_mem:
         return False
+    if o.vex and not legal_vex(row, o):
+        return False
     return not (row.attrs & A_REG and o.is_mem)
 
-cdef u32 decode_vex(Insn* o, Bytes* b, u8 byte, u8* rex, bint* opsize, u8* rep) noexcept nogil:
+cdef inline bint legal_vex(Row* row, Insn* o) noexcept nogil:
+    """VEX.vvvv, VEX.L and VEX.W where the row names a value for them (SDM Vol. 2, 2.3.5.6 and 2.4, class by class)."""
+    if o.vvvv and not row.form & F_VVVV:
+        return False
+    if row.attrs & (A_L0 if o.vex & VEX_L else A_L1):
+        return False
+    return not row.attrs & (A_W0 if o.vex & VEX_W else A_W1)
+
+cdef u32 decode_vex(Insn* o, Bytes* b, u32 mode, u8 byte, u8* rex, bint* opsize, u8* rep) noexcept nogil:
     """C4 and C5 (SDM Vol. 2, 2.3.5): the fields become REX bits and a mandatory prefix; returns the opcode's key."""
     cdef u8 v = next_byte(b)
     cdef u32 map_ = 1
@@ -259,8 +279,11 @@ cdef u32 decode_vex(Insn* o, Bytes* b, u8 byte, u8* rex, bint* opsize, u8* rep) 
         v = next_byte(b)
         if v & 0x80:
             r |= 8
+            o.vex = VEX_W
     o.vvvv = (~v >> 3) & 15
-    o.vex = 1 | ((v & 4) >> 1)
+    o.vex |= VEX_ENCODED | (VEX_L if v & 4 else 0)
+    if not mode & MODE_64:
+        r &= 0x48                     # eight registers: B is ignored
     opsize[0] = (v & 3) == 1
     rep[0] = 0xF3 if (v & 3) == 2 else 0xF2 if (v & 3) == 3 else 0
     rex[0] = r

@@ -56,6 +56,13 @@ cdef void T_SSE(Cpu* c, Insn* o) noexcept nogil:
         return
     T_GENERIC(c, o)
 
+cdef void T_AVX(Cpu* c, Insn* o) noexcept nogil:
+    """VEX on vector registers: #UD unless CR4.OSXSAVE and XCR0's SSE and AVX are set, #NM when CR0.TS is (Vol. 1, 14.8)."""
+    if unlikely(c.cr0 & CR0_TS or not c.cr4 & CR4_OSXSAVE or c.xcr0 & 6 != 6):
+        leave(c, o, fault(c, X_NM if c.cr4 & CR4_OSXSAVE and c.xcr0 & 6 == 6 else X_UD))
+        return
+    T_GENERIC(c, o)
+
 cdef void T_PRIV(Cpu* c, Insn* o) noexcept nogil:
     """CPL 0 only; a PV kernel's is emulated by Xen."""
     if c.cpl == 0:
@@ -267,6 +274,8 @@ cdef handler_t generic_handler(Insn* o) noexcept nogil:
         return T_PRIV
     if attrs & A_SSE:
         return T_SSE
+    if attrs & A_AVX:
+        return T_AVX
     if attrs & A_FPU:
         return T_MMX if attrs & A_MMX else T_FPU
     return T_GENERIC

@@ -33,6 +33,11 @@ cdef enum:               # attributes
     A_F3 = 0x4000
     A_F2 = 0x8000
     A_MMX = 0x10000      # with A_FPU: what CR0.EM means for MMX
+    A_AVX = 0x20000      # VEX on vector registers: CR4.OSXSAVE, XCR0 and CR0.TS are checked before exec
+    A_L0 = 0x40000       # #UD unless VEX.L is 0, 1; VEX.W is 0, 1
+    A_L1 = 0x80000
+    A_W0 = 0x100000
+    A_W1 = 0x200000
     A_PREFIXES = 0xF000
 
 cdef enum:               # what the operand string says (Row.form)
@@ -50,6 +55,8 @@ cdef enum:               # what the operand string says (Row.form)
     F_IMM8_2 = 0x800     # a second immediate byte (ENTER)
     F_REG = 0x2000       # R: a register whatever ModRM.mod says (MOV to and from CR and DR)
     F_HAS_G = 0x1000     # ModRM.reg names a general register (and not a group's instruction)
+    F_VVVV = 0x4000      # B, H: VEX.vvvv names a register; elsewhere it must be 1111b
+    F_VSIB = 0x8000      # Mvm: memory addressed by a vector of indices (o.imm is the vector register)
 
 cdef enum:               # Row.size: how o.size is found
     S_B = 1
@@ -78,7 +85,7 @@ cdef struct Row:
     const char* name
     const char* operands
     u32 attrs
-    u16 form
+    u32 form
     u16 size
     u16 fl_read
     u16 fl_write
@@ -133,8 +140,12 @@ cdef void parse_operands(Row* row) noexcept:
     while s[0]:
         k = s[0]
         size = parse_size(s + 1)
-        if k in b"EGMRSCDPQNVWUH" and not is_register_name(s):
+        if k in b"EGMRSCDPQNVWUHB" and not is_register_name(s):
             row.form |= F_MODRM | (F_HAS_G if k == b'G' else F_REG if k == b'R' else 0)
+            if k == b'H' or k == b'B':
+                row.form |= F_VVVV
+            if k == b'M' and s[1] == b'v' and s[2] == b'm':
+                row.form |= F_VSIB
         elif k == b'Z':
             row.form |= F_OPREG
         elif k == b'I' and not is_register_name(s):

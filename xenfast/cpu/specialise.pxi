@@ -105,7 +105,7 @@ cdef inline bint high_byte(Insn* o) noexcept nogil:
 cdef inline bint ordinary(Insn* o, u32 mode) noexcept nogil:
     """Is the instruction of the kind threaded handlers are for?"""
     cdef u32 attrs = rows[o.op].attrs
-    if attrs & (A_PRIV | A_FPU | A_SSE) or o.prefix & (PFX_LOCK | PFX_REP | PFX_REPNE) or o.size > 8:
+    if attrs & (A_PRIV | A_FPU | A_SSE | A_AVX) or o.prefix & (PFX_LOCK | PFX_REP | PFX_REPNE) or o.size > 8:
         return False
     if o.is_mem or attrs & (A_END | A_D64 | A_F64) or o.size == 8:
         if not mode & MODE_64:

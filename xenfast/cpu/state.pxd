@@ -196,8 +196,8 @@ cdef struct Insn:        # a decoded instruction: 64 bytes, laid out in a row; f
     u8 is_mem            # the E (W, M) operand is memory
     u8 cc                # condition code of Jcc, SETcc, CMOVcc
     u8 prefix            # INSN_* bits
-    u8 vvvv              # VEX.vvvv
-    u8 vex               # INSN_VEX* bits: 1 = VEX encoded, 2 = L (256 bit)
+    u8 vvvv              # VEX.vvvv; without VEX a copy of reg
+    u8 vex               # VEX_* bits; 0: not VEX encoded
     u32 next_in          # next instruction (arena index) that links to the same block
 
 cdef enum:               # Insn.prefix
@@ -207,6 +207,11 @@ cdef enum:               # Insn.prefix
     PFX_OPSIZE = 8       # 66
     PFX_REX = 16         # any REX: byte registers 4..7 are SPL BPL SIL DIL, not AH CH DH BH
     PFX_FLAGS_LIVE = 32  # somebody may read the arithmetic flags this instruction sets
+
+cdef enum:               # Insn.vex
+    VEX_ENCODED = 1
+    VEX_L = 2            # 256 bits
+    VEX_W = 4
 
 cdef enum:
     NO_INSN = 0xFFFFFFFF
