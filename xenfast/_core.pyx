@@ -83,6 +83,7 @@ include "cpu/atomics.pxi"       # SharedWords: words a guest changes at the same
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
 include "cpu/api_pvdomain.pxi"  # PvDomain
 include "cpu/api_pv.pxi"        # PvVcpu
+include "cpu/api_decode.pxi"    # the decoder by itself
 
 init_cpuid()
 init_opcodes()
