@@ -105,6 +105,7 @@ class Vcpu:
     cr4: int
     efer: int
     mxcsr: int
+    pkru: int
     exact: bool
     until: int | None
     timer_deadline: int | None

@@ -15,10 +15,12 @@ ctypedef void (*handler_t)(Cpu*, Insn*) noexcept nogil
 include "cpu/host.pxi"          # what is needed of the compiler and libc
 include "cpu/flags.pxi"         # RFLAGS, lazily
 include "cpu/memory.pxi"        # machine memory and the frame table
-include "cpu/mmu.pxi"           # linear -> TLB -> page walk
+include "cpu/tlb.pxi"           # linear -> host, as last walked; flushes
+include "cpu/mmu.pxi"           # the page walk
 include "cpu/access.pxi"        # memory and operand access, faults
 include "cpu/modes.pxi"         # what follows from CR0, EFER, CPL and the segments
 include "cpu/cpuid.pxi"         # CPUID: the policy and the leaves
+include "cpu/mtrr.pxi"          # memory types
 include "cpu/msr.pxi"           # model-specific registers, the TSC
 include "cpu/segment.pxi"       # descriptors and segment registers
 include "cpu/fp_host.pxi"       # IEEE arithmetic of the host
@@ -57,6 +59,7 @@ include "cpu/ops_string.pxi"    # MOVS, STOS, LODS, CMPS, SCAS and REP
 include "cpu/ops_io.pxi"        # IN, OUT, INS, OUTS
 include "cpu/ops_flags.pxi"     # single flags
 include "cpu/ops_bcd.pxi"       # decimal adjustment
+include "cpu/control.pxi"       # what control registers may hold and do; INVLPG, INVPCID, protection keys
 include "cpu/ops_system.pxi"    # system registers and calls
 include "cpu/task.pxi"         # hardware task switching
 include "cpu/vm86.pxi"         # virtual-8086 mode, VIF and VIP

@@ -49,6 +49,7 @@ cdef inline u64 next_rip(Cpu* c, Insn* o) noexcept nogil:
     return c.r[R_RIPBASE] + o.off + o.len
 
 cdef inline bint canonical(u64 a) noexcept nogil:
+    """In 48 bits, which is what a PV guest has; others: is_canonical (control.pxi)."""
     return <u64>(<i64>(a << 16) >> 16) == a
 
 # ---- host memory ----------------------------------------------------------------------------------------------------
@@ -185,7 +186,9 @@ cdef int mem_read_sys(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
     cdef int st
     c.tlb = c.tlbs[0]
     c.tlb_index = 0
+    c.implicit = 1
     st = mem_read(c, lin, size, out)
+    c.implicit = 0
     c.tlb = tlb
     c.tlb_index = index
     return st
@@ -196,7 +199,9 @@ cdef int mem_write_sys(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
     cdef int st
     c.tlb = c.tlbs[0]
     c.tlb_index = 0
+    c.implicit = 1
     st = mem_write(c, lin, size, v)
+    c.implicit = 0
     c.tlb = tlb
     c.tlb_index = index
     return st
@@ -239,7 +244,7 @@ cdef inline int linear(Cpu* c, int seg, u64 off, u64 n, bint write, u64* lin) no
     """Linear address of n bytes at seg:off, after the checks of the mode."""
     if c.mode & MODE_64:
         lin[0] = off + c.r[R_SEG + seg]
-        if unlikely(not canonical(lin[0]) or not canonical(lin[0] + n - 1)):
+        if unlikely(not is_canonical(c, lin[0]) or not is_canonical(c, lin[0] + n - 1)):
             return fault_err(c, X_SS if seg == SS else X_GP, 0)
         return ST_OK
     if unlikely(not (c.mode & MODE_FLAT) or seg >= FS or seg == CS):
@@ -398,7 +403,7 @@ cdef bint host_cas(u8* p, int size, u64 old, u64 new) noexcept nogil:
 cdef inline int branch_to(Cpu* c, Insn* o, u64 target) noexcept nogil:
     """Near branch: truncate to the operand size, check, set rip (SDM Vol. 2, JMP)."""
     if c.mode & MODE_64:
-        if unlikely(not canonical(target)):
+        if unlikely(not is_canonical(c, target)):
             return fault_err(c, X_GP, 0)
     else:
         target = <u16>target if o.size == 2 else <u32>target

@@ -99,13 +99,14 @@ cdef class Vcpu:
         self.c.jc = <JumpEntry*>reserve(sizeof(JumpEntry) * JC_SIZE)
         for i in range(2):
             self.c.tlbs[i] = <TlbEntry*>reserve(sizeof(TlbEntry) * TLB_SIZE)
-            self.c.tlb_filled[i] = TLB_FEW + 1         # all zeroes is not all invalid: clear every slot once
+            self.c.notes[i].filled = TLB_FEW + 1       # all zeroes is not all invalid: clear every slot once
         self.c.cache = cache_new(memory.m.max_page)
         if self.c.cache == NULL or self.c.jc == NULL or self.c.tlbs[0] == NULL or self.c.tlbs[1] == NULL:
             raise MemoryError("no address space for a vcpu's caches")
         if mem_add_vcpu(&memory.m, self.c) < 0:
             raise MemoryError
-        self.c.jc_gen = 1
+        for i in range(PARKED):
+            self.c.parked[i].pcid = PCID_NONE
         reset_cpu(self.c)
         self.c.seg[CS].sel = 0xF000
         self.c.seg[CS].base = 0xFFFF0000
@@ -113,6 +114,7 @@ cdef class Vcpu:
         update_mode(self.c)
 
     def __dealloc__(self):
+        cdef int i
         if self.c == NULL:
             return
         if self.c.mem != NULL:
@@ -121,6 +123,8 @@ cdef class Vcpu:
         release(self.c.jc, sizeof(JumpEntry) * JC_SIZE)
         release(self.c.tlbs[0], sizeof(TlbEntry) * TLB_SIZE)
         release(self.c.tlbs[1], sizeof(TlbEntry) * TLB_SIZE)
+        for i in range(PARKED):
+            release(self.c.parked[i].tlb, sizeof(TlbEntry) * TLB_SIZE)
         release(self.c, sizeof(Cpu))
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -305,6 +309,14 @@ cdef class Vcpu:
         self.flush()
 
     @property
+    def pkru(self):
+        return self.c.pkru
+
+    @pkru.setter
+    def pkru(self, u32 value):
+        set_pkru(self.c, value)
+
+    @property
     def mxcsr(self):
         return self.c.mxcsr
 
@@ -314,8 +326,7 @@ cdef class Vcpu:
 
     def flush(self):
         """After changing page tables or control registers from outside."""
-        tlb_flush(self.c)
-        update_mode(self.c)
+        paging_changed(self.c)
 
     def segment(self, name):
         """(selector, base, limit, access rights as in a VMCS) of es cs ss ds fs gs ldtr tr."""

@@ -242,9 +242,11 @@ cdef Insn* find_block(Cpu* c) noexcept nogil:
     if not c.mode & MODE_64 and rip + b.extent - 1 > c.seg[CS].limit:
         step(c)                                           # the last instruction crosses the limit: #GP when it is its turn
         return NULL
-    e = c.jc + jc_index(rip)
-    e.tag = rip ^ c.jc_salt
-    e.first = first
+    if c.va_shift == 16:                                  # with 57-bit addresses a tag would have no room for the salt
+        e = c.jc + jc_index(rip)
+        e.tag = rip ^ c.jc_salt
+        e.first = first
+        jc_note(c, lin, b.mfn2 != NO_FRAME)
     if c.want_link != NULL and (c.mode & MODE_64 or c.seg[CS].limit == <u32>0xFFFFFFFF):
         link(c, c.want_link, b, first)
     return first

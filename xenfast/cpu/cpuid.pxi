@@ -44,7 +44,7 @@ CPUID_FEATURES = (
     ("mca", FEAT_1D, 14, OFF),
     ("cmov", FEAT_1D, 15, ON),
     ("pat", FEAT_1D, 16, ON),
-    ("pse36", FEAT_1D, 17, OFF),
+    ("pse36", FEAT_1D, 17, BARE),
     ("clflush", FEAT_1D, 19, ON),
     ("mmx", FEAT_1D, 23, ON),
     ("fxsr", FEAT_1D, 24, ON),
@@ -57,7 +57,7 @@ CPUID_FEATURES = (
     ("ssse3", FEAT_1C, 9, ON),
     ("fma", FEAT_1C, 12, OFF),
     ("cx16", FEAT_1C, 13, ON),
-    ("pcid", FEAT_1C, 17, OFF),
+    ("pcid", FEAT_1C, 17, BARE),
     ("sse4.1", FEAT_1C, 19, ON),
     ("sse4.2", FEAT_1C, 20, ON),
     ("x2apic", FEAT_1C, 21, OFF),
@@ -83,7 +83,7 @@ CPUID_FEATURES = (
     ("smep", FEAT_7B, 7, BARE),
     ("bmi2", FEAT_7B, 8, OFF),
     ("erms", FEAT_7B, 9, ON),
-    ("invpcid", FEAT_7B, 10, OFF),
+    ("invpcid", FEAT_7B, 10, BARE),
     ("rdseed", FEAT_7B, 18, OFF),
     ("adx", FEAT_7B, 19, OFF),
     ("smap", FEAT_7B, 20, BARE),
@@ -91,6 +91,8 @@ CPUID_FEATURES = (
     ("clwb", FEAT_7B, 24, ON),
     ("sha", FEAT_7B, 29, ON),
     ("umip", FEAT_7C, 2, OFF),
+    ("pku", FEAT_7C, 3, BARE),
+    ("la57", FEAT_7C, 16, OFF),
     ("fsrm", FEAT_7D, 4, ON),
     ("itsc", FEAT_E7D, 8, BARE),
 )
@@ -164,6 +166,8 @@ cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
     elif leaf == 7 and sub == 0:
         r.b = feature_word(c, FEAT_7B)
         r.c = feature_word(c, FEAT_7C)
+        if c.cr4 & CR4_PKE:
+            r.c |= 1 << 4                                           # OSPKE
         r.d = feature_word(c, FEAT_7D)
 
 cdef void cpuid_extended(Cpu* c, u32 leaf, CpuidLeaf* r) noexcept nogil:
@@ -183,7 +187,7 @@ cdef void cpuid_extended(Cpu* c, u32 leaf, CpuidLeaf* r) noexcept nogil:
     elif leaf == <u32>0x80000007:
         r.d = feature_word(c, FEAT_E7D)
     elif leaf == <u32>0x80000008:
-        r.a = 48 << 8 | PHYS_BITS
+        r.a = (57 if has_feature(c, FEAT_7C, 16) else 48) << 8 | PHYS_BITS
         r.b = feature_word(c, FEAT_E8B)
 
 cdef void cpuid_xen(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:

@@ -42,6 +42,7 @@ cdef extern from *:
     bint cas16 "xf_cas16"(void*, u64, u64) noexcept nogil
     bint cas32 "xf_cas32"(void*, u64, u64) noexcept nogil
     bint cas64 "xf_cas64"(void*, u64, u64) noexcept nogil
+    int ctz64 "__builtin_ctzll"(u64) noexcept nogil
     u64 monotonic_ns "xf_monotonic_ns"() noexcept nogil
     void* reserve "xf_reserve"(size_t) noexcept nogil
     void release "xf_release"(void*, size_t) noexcept nogil

@@ -42,7 +42,7 @@ cdef void update_mode(Cpu* c) noexcept nogil:
         jc_flush(c)
         return
     c.mode = mode
-    c.jc_salt = (<u64>((c.jc_gen << 2) | (c.tlb_index << 1) | (c.mode & 1))) << 48
+    jc_salt(c)
 
 cdef void reset_cpu(Cpu* c) noexcept nogil:
     """State after RESET (SDM Vol. 3, table 9-1), but for CS:RIP, which the machine sets."""
@@ -59,7 +59,10 @@ cdef void reset_cpu(Cpu* c) noexcept nogil:
     c.cr0 = 0x60000010
     c.cr2 = c.cr3 = c.cr4 = c.cr8 = 0
     c.efer = 0
-    c.pat = 0x0007040600070406
+    c.pkru = 0
+    c.va_shift = 16
+    memset(c.pdpte, 0, sizeof(c.pdpte))
+    mtrr_reset(c)
     c.apic_base = 0xFEE00900
     c.xcr0 = 1
     c.dr[6] = 0xFFFF0FF0

@@ -24,6 +24,7 @@ cdef enum:               # MsrRow.kind
     M_EFER = 6
     M_BASE = 7           # FS and GS; at = segment
     M_PAT = 8
+    M_MTRR = 9           # fields of Cpu in a row; mtrr.pxi says what may be written
 
 cdef struct MsrRow:
     u32 nr
@@ -52,7 +53,7 @@ cdef void init_msrs() noexcept:
     msr(0x1B, M_FIELD, <u64>&c.apic_base)                # IA32_APIC_BASE
     msr(0x3A, M_QUIET, 1)                                # IA32_FEATURE_CONTROL: locked, no VMX
     msr(0x8B, M_QUIET, <u64>1 << 32)                     # IA32_BIOS_SIGN_ID: microcode revision 1
-    msr(0xFE, M_READ, 0x508)                             # IA32_MTRRCAP: 8 variable ranges, fixed ranges, WC
+    msr(0xFE, M_READ, MTRR_CAP)
     msr(0x174, M_LOW32, <u64>&c.sysenter_cs)             # IA32_SYSENTER_CS
     msr(0x175, M_CANON, <u64>&c.sysenter_esp)            # IA32_SYSENTER_ESP
     msr(0x176, M_CANON, <u64>&c.sysenter_eip)            # IA32_SYSENTER_EIP
@@ -61,12 +62,12 @@ cdef void init_msrs() noexcept:
     msr(0x198, M_READ, 0)                                # IA32_PERF_STATUS
     msr(0x1A0, M_QUIET, 1)                               # IA32_MISC_ENABLE: fast strings
     msr(0x1D9, M_QUIET, 0)                               # IA32_DEBUGCTL
-    msr_range(0x200, 0x20F, M_QUIET, 0)                  # IA32_MTRR_PHYSBASEn, PHYSMASKn: all off
-    msr(0x250, M_QUIET, 0x0606060606060606)              # IA32_MTRR_FIX64K_00000: write-back
-    msr_range(0x258, 0x259, M_QUIET, 0x0606060606060606)
-    msr_range(0x268, 0x26F, M_QUIET, 0x0606060606060606)
+    msr_range(0x200, 0x20F, M_MTRR, <u64>&c.mtrr_var[0])     # IA32_MTRR_PHYSBASEn, PHYSMASKn
+    msr(0x250, M_MTRR, <u64>&c.mtrr_fixed[0])            # IA32_MTRR_FIX64K_00000
+    msr_range(0x258, 0x259, M_MTRR, <u64>&c.mtrr_fixed[1])
+    msr_range(0x268, 0x26F, M_MTRR, <u64>&c.mtrr_fixed[3])
     msr(0x277, M_PAT, <u64>&c.pat)                       # IA32_PAT
-    msr(0x2FF, M_QUIET, 0xC06)                           # IA32_MTRR_DEF_TYPE: on, write-back
+    msr(0x2FF, M_MTRR, <u64>&c.mtrr_def)                 # IA32_MTRR_DEF_TYPE
     msr(MSR_EFER, M_EFER, 0)
     msr(0xC0000081, M_FIELD, <u64>&c.star)
     msr(0xC0000082, M_CANON, <u64>&c.lstar)
@@ -103,6 +104,8 @@ cdef bint msr_read(Cpu* c, u32 nr, u64* v) noexcept nogil:
         v[0] = c.efer
     elif row.kind == M_BASE:
         v[0] = c.seg[row.at].base
+    elif row.kind == M_MTRR:
+        v[0] = msr_field(c, row)[nr - row.nr]
     else:
         v[0] = msr_field(c, row)[0]
     return True
@@ -110,10 +113,9 @@ cdef bint msr_read(Cpu* c, u32 nr, u64* v) noexcept nogil:
 cdef bint msr_write(Cpu* c, u32 nr, u64 v) noexcept nogil:
     """False: #GP, there is no such register or the value is not allowed."""
     cdef MsrRow* row = msr_find(nr)
-    cdef int i
     if row == NULL or row.kind == M_READ:
         return False
-    if (row.kind == M_CANON or row.kind == M_BASE) and not canonical(v):
+    if (row.kind == M_CANON or row.kind == M_BASE) and not is_canonical_base(c, v):
         return False
     if row.kind == M_LOW32 and v >> 32:
         return False
@@ -127,22 +129,15 @@ cdef bint msr_write(Cpu* c, u32 nr, u64 v) noexcept nogil:
         c.seg[row.at].base = v
         c.r[R_SEG + row.at] = v
     elif row.kind == M_PAT:
-        for i in range(8):
-            if not (0xF3 >> ((v >> (8 * i)) & 7)) & 1 or (v >> (8 * i)) & 0xF8:      # types 0 1 4 5 6 7
-                return False
+        if not pat_ok(v):
+            return False
         c.pat = v
+    elif row.kind == M_MTRR:
+        if not mtrr_ok(nr, v):
+            return False
+        msr_field(c, row)[nr - row.nr] = v
     else:
         msr_field(c, row)[0] = v
-    return True
-
-cdef bint write_efer(Cpu* c, u64 v) noexcept nogil:
-    """SCE, LME, NXE; LMA follows CR0.PG (SDM Vol. 3, 9.8.5)."""
-    if v & ~<u64>0xD01:
-        return False
-    if (v ^ c.efer) & 0x100 and c.cr0 & CR0_PG:
-        return False
-    c.efer = (v & 0xB01) | (c.efer & EFER_LMA)
-    tlb_flush(c)
     return True
 
 cdef int RDMSR(Cpu* c, Insn* o) noexcept nogil:

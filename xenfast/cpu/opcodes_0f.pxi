@@ -24,6 +24,8 @@ cdef void rows_0f() noexcept:
     op_rm(MAP_0F | 0x01, 1, 2, CLAC, b"CLAC", b"", F_NONE, F_NONE, A_NP | A_PRIV)
     op_rm(MAP_0F | 0x01, 1, 3, STAC, b"STAC", b"", F_NONE, F_NONE, A_NP | A_PRIV)
     op_rm(MAP_0F | 0x01, 2, 0, XGETBV, b"XGETBV", b"", F_NONE, F_NONE, A_NP)
+    op_rm(MAP_0F | 0x01, 5, 6, RDPKRU, b"RDPKRU", b"", F_NONE, F_NONE, A_NP)
+    op_rm(MAP_0F | 0x01, 5, 7, WRPKRU, b"WRPKRU", b"", F_NONE, F_NONE, A_NP | A_END)
     op_rm(MAP_0F | 0x01, 7, 0, SWAPGS, b"SWAPGS", b"", F_NONE, F_NONE, A_O64 | A_PRIV)
     op_rm(MAP_0F | 0x01, 7, 1, RDTSCP, b"RDTSCP", b"", F_NONE, F_NONE, 0)
     op(MAP_0F | 0x02, LAR_G_E, b"LAR", b"Gv,Ew", F_ALL, F_ALL, 0)
@@ -172,6 +174,7 @@ cdef void rows_0f() noexcept:
     op(MAP_0F | 0xCF, BSWAP_Z, b"BSWAP", b"Zv", F_NONE, F_NONE, 0)
     op(MAP_0F | 0xFF, UD1, b"UD0", b"Gv,Ev", F_NONE, F_NONE, A_END)
     # ---- 0F38 -------------------------------------------------------------------------------------------------
+    op(MAP_0F38 | 0x82, INVPCID_G_M, b"INVPCID", b"Gy,Mdq", F_NONE, F_NONE, A_66 | A_MEM | A_PRIV | A_END)
     op(MAP_0F38 | 0xF0, MOVBE_G_M, b"MOVBE", b"Gv,Mv", F_NONE, F_NONE, A_NP | A_66 | A_MEM)
     op(MAP_0F38 | 0xF1, MOVBE_M_G, b"MOVBE", b"Mv,Gv", F_NONE, F_NONE, A_NP | A_66 | A_MEM)
     op(MAP_0F38 | 0xF0, CRC32_G_Eb, b"CRC32", b"Gy,Eb", F_NONE, F_NONE, A_F2)

@@ -15,7 +15,7 @@ cdef struct Far:         # where a far transfer goes
 cdef inline int check_target(Cpu* c, u64 desc, u64* ip) noexcept nogil:
     """The new RIP against the new code segment."""
     if in_long_mode(c) and desc_attr(desc) & ATTR_L:
-        return ST_OK if canonical(ip[0]) else fault_err(c, X_GP, 0)
+        return ST_OK if is_canonical(c, ip[0]) else fault_err(c, X_GP, 0)
     ip[0] = <u32>ip[0]
     return ST_OK if ip[0] <= desc_limit(desc) else fault_err(c, X_GP, 0)
 

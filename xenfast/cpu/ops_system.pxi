@@ -1,5 +1,6 @@
 # System instructions: control and debug registers, descriptor-table registers, SYSCALL and SYSENTER with their
-# returns, HLT, SWAPGS, FS/GS base, cache and TLB control, fences and the many ways to do nothing.
+# returns, HLT, SWAPGS, FS/GS base, cache control, fences and the many ways to do nothing.  What may be written to
+# control registers is in control.pxi.
 #
 # SDM Vol. 2 and 3.  CPL 0 is checked before (A_PRIV in the table), except where IOPL or a CR4 bit decides.  A PV
 # kernel's privileged instructions never come here: they are pv_emulate's.
@@ -9,15 +10,6 @@ cdef extern from *:
     #define xf_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     """
     void xf_fence() noexcept nogil
-
-cdef enum:
-    CR4_DE = 1 << 3
-    CR4_TSD = 1 << 2
-    CR4_FSGSBASE = 1 << 16
-    CR4_OSXSAVE = 1 << 18
-    CR0_PE = 1
-    CR0_KNOWN = 0xE005003F
-    CR4_KNOWN = 0x3507FF  # VME..OSXMMEXCPT, FSGSBASE, OSXSAVE, SMEP, SMAP
 
 # ---- control registers ----------------------------------------------------------------------------------------------
 cdef inline int machine_word(Cpu* c) noexcept nogil:
@@ -58,44 +50,6 @@ cdef int MOV_C_R(Cpu* c, Insn* o) noexcept nogil:
     else:
         return fault(c, X_UD)
     return branch_next(c, o) if ok else fault_err(c, X_GP, 0)
-
-cdef bint write_cr0(Cpu* c, u64 v) noexcept nogil:
-    """False: #GP (SDM Vol. 2, MOV to CR; Vol. 3, 9.8.5 for entering and leaving IA-32e mode)."""
-    cdef u64 changed
-    if v >> 32 or (v & CR0_PG and not v & CR0_PE) or (v & 0x60000000) == 0x20000000:     # PG without PE, NW without CD
-        return False
-    v = (v & <u32>CR0_KNOWN) | 0x10
-    changed = v ^ c.cr0
-    if changed & CR0_PG and c.efer & 0x100:
-        if v & CR0_PG:
-            if not c.cr4 & CR4_PAE or c.seg[CS].attr & ATTR_L:
-                return False
-            c.efer |= EFER_LMA
-        else:
-            if c.mode & MODE_64:
-                return False
-            c.efer &= ~<u64>EFER_LMA
-    c.cr0 = v
-    if changed & (CR0_PG | CR0_WP | CR0_PE):
-        tlb_flush(c)
-    update_mode(c)
-    return True
-
-cdef bint write_cr3(Cpu* c, u64 v) noexcept nogil:
-    if c.efer & EFER_LMA and v & (~PTE_ADDR | PTE_RSVD) & ~<u64>0xFFF:
-        return False
-    c.cr3 = v
-    tlb_flush(c)
-    return True
-
-cdef bint write_cr4(Cpu* c, u64 v) noexcept nogil:
-    if v & ~<u64>CR4_KNOWN or (c.efer & EFER_LMA and not v & CR4_PAE):
-        return False
-    if v & CR4_OSXSAVE and not has_feature(c, FEAT_1C, 26):
-        return False
-    c.cr4 = v
-    tlb_flush(c)
-    return True
 
 cdef int CLTS(Cpu* c, Insn* o) noexcept nogil:
     c.cr0 &= ~<u64>CR0_TS
@@ -175,7 +129,7 @@ cdef int load_table(Cpu* c, Insn* o, DescTable* t) noexcept nogil:
     if st != ST_OK:
         return st
     if c.mode & MODE_64:
-        if not canonical(base):
+        if not is_canonical_base(c, base):
             return fault_err(c, X_GP, 0)
     elif o.size == 2:
         base &= 0xFFFFFF
@@ -256,7 +210,7 @@ cdef int SYSRET(Cpu* c, Insn* o) noexcept nogil:
     cdef u16 cs = <u16>(c.star >> 48)
     if not c.mode & MODE_64 or not c.efer & 1:
         return fault(c, X_UD)
-    if o.size == 8 and not canonical(c.r[RCX]):
+    if o.size == 8 and not is_canonical(c, c.r[RCX]):
         return fault_err(c, X_GP, 0)
     c.rip = c.r[RCX] if o.size == 8 else <u32>c.r[RCX]
     set_eflags(c, <u32>c.r[11] & 0x3C7FD7)
@@ -280,7 +234,7 @@ cdef int SYSEXIT(Cpu* c, Insn* o) noexcept nogil:
     cdef bint long_ = o.size == 8
     if not c.mode & MODE_PE or cs == 0:
         return fault_err(c, X_GP, 0)
-    if long_ and (not canonical(c.r[RCX]) or not canonical(c.r[RDX])):
+    if long_ and (not is_canonical(c, c.r[RCX]) or not is_canonical(c, c.r[RDX])):
         return fault_err(c, X_GP, 0)
     c.rip = c.r[RDX] if long_ else <u32>c.r[RDX]
     c.r[RSP] = c.r[RCX] if long_ else <u32>c.r[RCX]
@@ -307,7 +261,7 @@ cdef inline int write_base(Cpu* c, Insn* o, int seg) noexcept nogil:
     cdef u64 v = get_reg(c, o, o.rm, o.size)
     if not fsgsbase(c):
         return fault(c, X_UD)
-    if not canonical(v):
+    if not is_canonical_base(c, v):
         return fault_err(c, X_GP, 0)
     c.seg[seg].base = c.r[R_SEG + seg] = v
     return ST_OK
@@ -329,11 +283,6 @@ cdef int HLT(Cpu* c, Insn* o) noexcept nogil:
     branch_next(c, o)
     c.exit.reason = EXIT_HLT
     return ST_EXIT
-
-cdef int INVLPG_M(Cpu* c, Insn* o) noexcept nogil:
-    """Of an address that is not canonical nothing happens."""
-    tlb_flush_page(c, operand_off(c, o) + c.r[R_SEG + o.seg])
-    return branch_next(c, o)
 
 cdef int CLAC(Cpu* c, Insn* o) noexcept nogil:
     if not has_feature(c, FEAT_7B, 20):

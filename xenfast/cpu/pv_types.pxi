@@ -21,7 +21,6 @@ cdef extern from *:
     u64 FASTPATH "XF_FASTPATH"              # bits that may change without new references: NX, available, G, D, A, US
 
 cdef enum:
-    PTE_G = 256
     L4_XEN_FIRST = 256   # ROOT_PAGETABLE_FIRST_XEN_SLOT
     L4_XEN_LAST = 271
 

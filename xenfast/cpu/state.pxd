@@ -90,6 +90,7 @@ cdef enum:
     PF_U = 4
     PF_RSVD = 8
     PF_I = 16
+    PF_PK = 32
 
 # Cpu.mode: what decoding depends on besides the bytes.
 cdef enum:
@@ -156,8 +157,25 @@ cdef enum:
     TLB_BITS = 10
     TLB_SIZE = 1 << TLB_BITS
     TLB_FEW = 96
+    PARKED = 4           # user TLBs kept for other PCIDs
     JC_BITS = 12
     JC_SIZE = 1 << JC_BITS
+
+cdef struct TlbNotes:    # what is known of a TLB beside its entries (tlb.pxi)
+    u32 filled           # slots filled since the last flush with what is not global; TLB_FEW + 1: many
+    u32 jc_gen           # generation of this address space's entries in the jump cache, part of their tags
+    u16 slots[96]        # which, the first TLB_FEW of them
+    u64 fixed[16]        # bit per slot: a global translation
+    u64 large[16]        # bit per slot: a piece of a page larger than 4 KiB
+    u64 jc_low           # GiB of linear addresses the jump cache has entries for
+    u64 jc_high
+    u8 jc_local          # some of them on pages that are not global
+
+cdef struct Parked:      # the user TLB of a PCID that is not the current one
+    TlbEntry* tlb
+    TlbNotes notes
+    u32 pcid             # PCID_NONE: nothing
+    u64 since
 
 cdef struct Exit:
     u32 reason
@@ -416,6 +434,13 @@ cdef struct Cpu:
     u64 sysenter_eip
     u64 kernel_gs_base
     u64 pat
+    u64 pdpte[4]         # PAE paging: the directory pointers, as MOV CR3 loaded them
+    u64 mtrr_def
+    u64 mtrr_fixed[11]
+    u64 mtrr_var[16]     # base and mask by turns
+    u32 pkru
+    u8 va_shift          # 64 - the width of canonical addresses: 16, or 7 with CR4.LA57
+    u8 implicit          # an access of the processor itself to a system structure: EFLAGS.AC does not open SMAP
     u64 tsc_aux
     u64 tsc_offset       # what WRMSR made the TSC differ from now_ns() by
     u64 xcr0
@@ -449,15 +474,15 @@ cdef struct Cpu:
     u64 until            # stop before the instruction at this RIP; ~0 for none
     u64 cpuid_features[16]
     TlbEntry* tlbs[2]
-    u32 tlb_filled[2]    # slots filled since the last flush; TLB_FEW + 1: many
-    u16 tlb_slots[2][96] # which, the first TLB_FEW of them
+    TlbNotes notes[2]    # of each TLB
+    Parked parked[4]
     BlockCache* cache
     PvState* pv
     int status           # ST_* a handler left the block with
     u32 in_run          # run() is on; requests are served
     u32 code_hit         # a write dropped decoded code: leave the block after this instruction
     Insn* want_link      # direct branch that would like to be linked to the block at rip
-    u32 jc_gen           # generation of the jump cache, part of jc_salt
+    u32 jc_gen           # last generation of the jump cache given out
     u64 jc_base          # CS base and limit the jump cache is valid for
     u32 jc_limit
     u8 exact             # stop at exactly the instruction budget (virtual time, the tools API)

@@ -46,7 +46,9 @@ cdef int sys_copy(Cpu* c, u64 lin, void* data, u64 n, bint write) noexcept nogil
     cdef int st
     c.tlb = c.tlbs[0]
     c.tlb_index = 0
+    c.implicit = 1
     st = mem_write_n(c, lin, n, data) if write else mem_read_n(c, lin, n, data)
+    c.implicit = 0
     c.tlb = tlb
     c.tlb_index = index
     return st
@@ -117,9 +119,8 @@ cdef int load_task(Cpu* c, const u8* image, bint wide, bint nested) noexcept nog
             c.r[k] |= <u64>0xFFFF0000                        # as processors do; undefined in the SDM
     for k in range(6):
         sels[k] = <u16>host_load(p + (10 + k) * width, 2) if wide or k < 4 else 0
-    if wide and c.cr0 & CR0_PG:
-        c.cr3 = host_load(image + TSS32_CR3, 4)
-        tlb_flush(c)
+    if wide and c.cr0 & CR0_PG and not write_cr3(c, host_load(image + TSS32_CR3, 4)):
+        return task_fault(c, X_GP, 0)
     set_eflags(c, flags & <u32>0x3F7FD7 | (<u32>FL_NT if nested else 0))
     for k in range(6):
         fill_null(&c.seg[k], sels[k])
