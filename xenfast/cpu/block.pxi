@@ -11,9 +11,10 @@
 # The instructions of a dead block stay in the arena until the whole cache is flushed: the block's first instruction
 # then only goes back to the dispatcher, so stale links are harmless.
 
-cdef enum:
-    ARENA_INSNS = 1 << 20
-    ARENA_BLOCKS = 1 << 18
+cdef extern from *:
+    enum:
+        ARENA_INSNS "(1 << XF_ARENA_BITS)"
+        ARENA_BLOCKS "(1 << XF_ARENA_BITS >> 2)"
 
 cdef BlockCache* cache_new(u64 max_page) noexcept nogil:
     """A cache for frames below max_page; pages of it are touched as they are used.  NULL when there is no address space."""

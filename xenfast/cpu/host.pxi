@@ -24,10 +24,29 @@ cdef extern from *:
     static inline unsigned long long xf_monotonic_ns(void) {
         struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t);
         return (unsigned long long)t.tv_sec * 1000000000ull + t.tv_nsec; }
-    static inline void *xf_reserve(size_t n) {
+    static inline void *xf_map(size_t n) {
         void *p = mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         return p == MAP_FAILED ? 0 : p; }
+    #ifdef __SANITIZE_ADDRESS__             /* a mapping is an object to the sanitizer: poisoned before and behind */
+    #include <sanitizer/asan_interface.h>
+    static inline size_t xf_room(size_t n) { return ((n + 4095) & ~(size_t)4095) + 8192; }
+    static inline void *xf_reserve(size_t n) {
+        char *p = xf_map(xf_room(n));
+        if (!p) return 0;
+        __asan_poison_memory_region(p, 4096);
+        __asan_poison_memory_region(p + 4096 + n, xf_room(n) - 4096 - n);
+        return p + 4096; }
+    static inline void xf_release(void *p, size_t n) {
+        if (!p) return;
+        __asan_unpoison_memory_region((char *)p - 4096, xf_room(n));
+        munmap((char *)p - 4096, xf_room(n)); }
+    #else
+    static inline void *xf_reserve(size_t n) { return xf_map(n); }
     static inline void xf_release(void *p, size_t n) { if (p) munmap(p, n); }
+    #endif
+    #ifndef XF_ARENA_BITS                   /* log2 of the decoded instructions a vcpu keeps; small for fuzzing */
+    #define XF_ARENA_BITS 20
+    #endif
     static inline void xf_discard(void *p, size_t n) { madvise(p, n, MADV_DONTNEED); }
     static inline void xf_pause(void) { sched_yield(); }
     """
