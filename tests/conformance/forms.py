@@ -38,6 +38,9 @@ class Form:
     opreg: bool = False              # register in the opcode byte
     span: int = 8                    # bytes of the memory operand
     d64: bool = False                # 64 bits by default in 64-bit mode
+    needs: str = ""                  # feature of the host, as in /proc/cpuinfo
+    vex: str = ""                    # VEX: map and pp, as "38.f2"; the opcode is one byte
+    vvvv: bool = True                # VEX.vvvv names a register
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Draft:
     data: bytearray
     pinned: set = field(default_factory=set)      # registers that addresses must not use
     g: int = 0
+    v: int = 0                                    # VEX.vvvv
     rm: int = 0
     is_mem: bool = False
     target: int = 0
@@ -175,6 +179,12 @@ def bswap_wide(d: Draft) -> None:
         d.size = 4
 
 
+def field_of_b(d: Draft) -> None:
+    """BEXTR and BZHI: a start and a length that often lie inside the operand."""
+    if d.rng.random() < 0.7:
+        d.pin(d.v, d.rng.randrange(0, 70) | d.rng.randrange(0, 70) << 8 | d.rng.getrandbits(8) << 16)
+
+
 def division_immediate(d: Draft) -> None:
     d.imm = d.rng.choice([0, 1, 7, 10, 10, 10, 16, 255])
 
@@ -250,6 +260,8 @@ def _bits() -> list[Form]:
         Form("LZCNT", "0fbd", "r", prefix="f3", undefined=count),
         Form("POPCNT", "0fb8", "r", prefix="f3"), Form("CRC32", "0f38f0", "r", width="b", prefix="f2", modes=(64, 32)),
         Form("CRC32", "0f38f1", "r", prefix="f2"), Form("BSWAP", "0fc8", opreg=True, width="y", setup=bswap_wide),
+        Form("ADCX", "0f38f6", "r", width="y", prefix="66", needs="adx"),
+        Form("ADOX", "0f38f6", "r", width="y", prefix="f3", needs="adx"),
         Form("MOVBE", "0f38f0", "r", reg=False), Form("MOVBE", "0f38f1", "r", reg=False),
         Form("CMPXCHG8B", "0fc7", 1, width="y", reg=False, lock=True, setup=equal_pair, span=16),
     ]
@@ -314,7 +326,20 @@ def _legacy() -> list[Form]:
     ]
 
 
-FORMS = _alu() + _shifts() + _unary() + _bits() + _conditional() + _moves() + _stack() + _legacy()
+def _bmi() -> list[Form]:
+    def row(name, vex, opcode, modrm="r", undefined=0, needs="bmi2", **more):
+        return Form(name, opcode, modrm, width="y", vex=vex, undefined=undefined, needs=needs, **more)
+
+    return [
+        row("ANDN", "38.", "f2", "r", AF | PF, "bmi1"), row("BLSR", "38.", "f3", 1, AF | PF, "bmi1"),
+        row("BLSMSK", "38.", "f3", 2, AF | PF, "bmi1"), row("BLSI", "38.", "f3", 3, AF | PF, "bmi1"),
+        row("BEXTR", "38.", "f7", "r", AF | SF | PF, "bmi1", setup=field_of_b), row("BZHI", "38.", "f5", "r", AF | PF, setup=field_of_b),
+        row("PEXT", "38.f3", "f5"), row("PDEP", "38.f2", "f5"), row("MULX", "38.f2", "f6"), row("SHLX", "38.66", "f7"),
+        row("SARX", "38.f3", "f7"), row("SHRX", "38.f2", "f7"), row("RORX", "3a.f2", "f0", imm="b", vvvv=False),
+    ]
+
+
+FORMS = _alu() + _shifts() + _unary() + _bits() + _conditional() + _moves() + _stack() + _legacy() + _bmi()
 
 
 # -- encoding ---------------------------------------------------------------------------------------------------------
@@ -384,6 +409,13 @@ def immediate(d: Draft, form: Form) -> bytes:
     return (value(rng) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 
+def vex(form: Form, rex_bits: int, vvvv: int) -> bytes:
+    """The three-byte prefix: R X B inverted and the map, W, vvvv inverted, pp."""
+    map_, pp = form.vex.split(".")
+    second = (~rex_bits & 7) << 5 | {"0f": 1, "38": 2, "3a": 3}[map_]
+    return bytes([0xC4, second, (rex_bits & 8) << 4 | (~vvvv & 15) << 3 | ["", "66", "f3", "f2"].index(pp)])
+
+
 def make(rng: random.Random, form: Form, mode: int) -> Case:
     """A random case of a form."""
     flags = 0x202 | rng.getrandbits(12) & ARITH
@@ -392,6 +424,7 @@ def make(rng: random.Random, form: Form, mode: int) -> Case:
     top = 16 if mode == 64 else 8
     use_rex = mode == 64 and rng.random() < 0.6
     d.g, d.rm = rng.randrange(top if use_rex else 8), rng.randrange(top if use_rex else 8)
+    d.v = rng.randrange(top) if form.vvvv else 0
     d.is_mem = form.modrm is not None and form.mem and (not form.reg or rng.random() < 0.5)
     d.target = WINDOW + rng.randrange(96, 400 - form.span)
     d.edge = rng.random() < 0.1
@@ -429,6 +462,8 @@ def make(rng: random.Random, form: Form, mode: int) -> Case:
     rex_bits = (8 if rex_w else 0) | (reg >> 3) << 2 | x << 1 | b
     rex = bytes([0x40 | rex_bits]) if mode == 64 and (rex_bits or use_rex) and form.width != "n" else b""
     head = lock + sixteen + (b"\x67" if short else b"") + d.rep + bytes.fromhex(form.prefix) + rex + opcode
+    if form.vex:
+        head = (b"\x67" if short else b"") + vex(form, rex_bits, d.v) + opcode
     imm = immediate(d, form) if form.imm else b""
     if modrm == b"rip":
         relative = d.target - (CODE + len(head) + 5 + len(imm))

@@ -163,6 +163,15 @@ cdef class Vcpu:
             cache_flush(self.c)             # blocks may run through the address
 
     @property
+    def seed(self):
+        """Where RDRAND and RDSEED are in their sequence (virtual time)."""
+        return self.c.rng
+
+    @seed.setter
+    def seed(self, u64 value):
+        self.c.rng = value
+
+    @property
     def instructions(self):
         """Instructions retired."""
         return self.c.icount

@@ -67,7 +67,7 @@ CPUID_FEATURES = (
     ("xsave", FEAT_1C, 26, OFF),
     ("avx", FEAT_1C, 28, OFF),
     ("f16c", FEAT_1C, 29, OFF),
-    ("rdrand", FEAT_1C, 30, OFF),
+    ("rdrand", FEAT_1C, 30, ON),
     ("hypervisor", FEAT_1C, 31, HIDDEN),
     ("syscall", FEAT_E1D, 11, ON),
     ("nx", FEAT_E1D, 20, ON),
@@ -78,14 +78,14 @@ CPUID_FEATURES = (
     ("lzcnt", FEAT_E1C, 5, ON),
     ("prefetchw", FEAT_E1C, 8, ON),
     ("fsgsbase", FEAT_7B, 0, ON),
-    ("bmi1", FEAT_7B, 3, OFF),
+    ("bmi1", FEAT_7B, 3, ON),
     ("avx2", FEAT_7B, 5, OFF),
     ("smep", FEAT_7B, 7, BARE),
-    ("bmi2", FEAT_7B, 8, OFF),
+    ("bmi2", FEAT_7B, 8, ON),
     ("erms", FEAT_7B, 9, ON),
     ("invpcid", FEAT_7B, 10, BARE),
-    ("rdseed", FEAT_7B, 18, OFF),
-    ("adx", FEAT_7B, 19, OFF),
+    ("rdseed", FEAT_7B, 18, ON),
+    ("adx", FEAT_7B, 19, ON),
     ("smap", FEAT_7B, 20, BARE),
     ("clflushopt", FEAT_7B, 23, ON),
     ("clwb", FEAT_7B, 24, ON),
@@ -93,6 +93,7 @@ CPUID_FEATURES = (
     ("umip", FEAT_7C, 2, OFF),
     ("pku", FEAT_7C, 3, BARE),
     ("la57", FEAT_7C, 16, OFF),
+    ("rdpid", FEAT_7C, 22, ON),
     ("fsrm", FEAT_7D, 4, ON),
     ("itsc", FEAT_E7D, 8, BARE),
 )
@@ -163,6 +164,8 @@ cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
         r.a = 0x00FF0001                                            # caches: see leaf 4
     elif leaf == 4:
         cpuid_cache(r, sub)
+    elif leaf == 5 and has_feature(c, FEAT_1C, 3):                  # MONITOR: lines of 64 bytes; ECX: extensions
+        r.a, r.b, r.c = 64, 64, 3
     elif leaf == 7 and sub == 0:
         r.b = feature_word(c, FEAT_7B)
         r.c = feature_word(c, FEAT_7C)

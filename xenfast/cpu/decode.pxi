@@ -179,6 +179,8 @@ cdef int decode(u32 mode, const u8* bytes, int avail, Insn* o) noexcept nogil:
         if not has_modrm:
             modrm = next_byte(&b)
         o.reg = ((modrm >> 3) & 7) | ((rex & 4) << 1)
+        if row.attrs & A_FPU:
+            o.imm = modrm             # for FOP
         if modrm >= 0xC0 or row.form & F_REG:
             o.rm = (modrm & 7) | ((rex & 1) << 3)
         else:

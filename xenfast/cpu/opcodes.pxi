@@ -266,3 +266,4 @@ cdef void init_opcodes() noexcept:
     rows_x87()
     rows_sse()
     rows_sse4()
+    rows_bmi()

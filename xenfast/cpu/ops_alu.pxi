@@ -336,6 +336,33 @@ cdef int CMPXCHG_E_G(Cpu* c, Insn* o) noexcept nogil:
     flags_sub(c, o.size, acc, a, acc - a)
     return ST_OK
 
+cdef int ADCX_G_E(Cpu* c, Insn* o) noexcept nogil:
+    """Two chains of additions side by side: ADCX carries through CF alone, ADOX through OF alone (SDM Vol. 2)."""
+    cdef u64 a = get_reg(c, o, o.reg, o.size), b, r
+    cdef bint carry = get_cf(c)
+    cdef int st = read_rm(c, o, &b)
+    if st != ST_OK:
+        return st
+    r = a + b + carry
+    set_cf(c, carry_out(o.size, a, b, r))
+    set_reg(c, o, o.reg, o.size, r)
+    return ST_OK
+
+cdef int ADOX_G_E(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 a = get_reg(c, o, o.reg, o.size), b, r
+    cdef bint carry = flag_of(c)
+    cdef int st = read_rm(c, o, &b)
+    if st != ST_OK:
+        return st
+    r = a + b + carry
+    set_cf_of(c, get_cf(c), carry_out(o.size, a, b, r))
+    set_reg(c, o, o.reg, o.size, r)
+    return ST_OK
+
+cdef inline bint carry_out(int size, u64 a, u64 b, u64 r) noexcept nogil:
+    """The carry out of the top bit of a + b (+ 1) = r."""
+    return (((a & b) | ((a | b) & ~r)) >> (8 * size - 1)) & 1
+
 cdef int CMPXCHG8B_M(Cpu* c, Insn* o) noexcept nogil:
     """m64 against EDX:EAX, new value ECX:EBX.  Only ZF changes; the operand is written in either case."""
     cdef Rmw m

@@ -314,6 +314,78 @@ cdef int MFENCE(Cpu* c, Insn* o) noexcept nogil:
     return ST_OK
 
 cdef int CLFLUSH_M(Cpu* c, Insn* o) noexcept nogil:
-    """CLFLUSH, CLFLUSHOPT, CLWB: checked like a load of one byte."""
-    cdef u64 v
-    return read_rm_n(c, o, 1, &v)
+    """CLFLUSH, CLFLUSHOPT, CLWB: checked like a load of one byte, which device memory does not see."""
+    cdef u64 lin = 0
+    cdef u8* host = NULL
+    cdef int st = operand_lin(c, o, 1, &lin)
+    if st == ST_OK:
+        st = translate_cached(c, lin, ACC_READ, &host)
+    return ST_OK if st == ST_MMIO else st
+
+cdef int RDPID_R(Cpu* c, Insn* o) noexcept nogil:
+    if not has_feature(c, FEAT_7C, 22):
+        return fault(c, X_UD)
+    set_reg(c, o, o.rm, machine_word(c), <u32>c.tsc_aux)
+    return ST_OK
+
+# ---- MONITOR and MWAIT (SDM Vol. 3, 9.10.5) -------------------------------------------------------------------------
+cdef extern from *:
+    """
+    static inline void xf_nap(void) { struct timespec t = {0, 50000}; nanosleep(&t, 0); }
+    """
+    void xf_nap() noexcept nogil
+
+cdef enum:
+    MONITOR_LINE = 64    # CPUID leaf 5
+    MWAIT_NAPS = 20      # of 50 us each
+
+cdef u64 line_digest(Cpu* c, u64 lin) noexcept nogil:
+    """What the monitored line holds, in a word; 0 when it cannot be read."""
+    cdef u64 words[8]
+    cdef u64 h = 1
+    cdef int i
+    cdef u8* host = NULL
+    if translate_cached(c, lin & ~<u64>(MONITOR_LINE - 1), ACC_READ, &host) != ST_OK:
+        return 0
+    memcpy(words, host, MONITOR_LINE)          # SAFETY: a line of 64 bytes lies in one page
+    for i in range(8):
+        h = (h ^ words[i]) * <u64>0x9E3779B97F4A7C15
+        h ^= h >> 29
+    return h
+
+cdef int MONITOR(Cpu* c, Insn* o) noexcept nogil:
+    """Arms the line at DS:rAX; ECX holds extensions, of which there are none."""
+    cdef u64 off = c.r[RAX] if o.asize == 8 else <u32>c.r[RAX] if o.asize == 4 else <u16>c.r[RAX]
+    cdef u64 lin = 0
+    cdef u8* host = NULL
+    cdef int st
+    if c.cpl != 0 or not has_feature(c, FEAT_1C, 3):
+        return fault(c, X_UD)
+    if <u32>c.r[RCX] != 0:
+        return fault_err(c, X_GP, 0)
+    st = linear(c, o.seg, off, 1, False, &lin)
+    if st == ST_OK:
+        st = translate_cached(c, lin, ACC_READ, &host)
+    if st == ST_OK:
+        c.monitor_at = lin
+        c.monitor_digest = line_digest(c, lin)
+        c.monitor_on = 1
+    return ST_OK if st == ST_MMIO else st
+
+cdef int MWAIT(Cpu* c, Insn* o) noexcept nogil:
+    """Waits a millisecond at most, for a write to the line, an interrupt or a request; in virtual time not at all.
+
+    MWAIT may end for reasons of the processor's own, and software looks again: so nothing ever hangs on a write that we do not see.
+    """
+    cdef int i
+    if c.cpl != 0 or not has_feature(c, FEAT_1C, 3):
+        return fault(c, X_UD)
+    if <u32>c.r[RCX] & ~<u32>1:                # bit 0: an interrupt ends the wait also with IF clear
+        return fault_err(c, X_GP, 0)
+    if c.monitor_on and not c.clock.is_virtual:
+        for i in range(MWAIT_NAPS):
+            if c.req or line_digest(c, c.monitor_at) != c.monitor_digest:
+                break
+            xf_nap()
+    c.monitor_on = 0
+    return branch_next(c, o)

@@ -462,6 +462,10 @@ cdef struct Cpu:
     u16 fds
     u32 mxcsr            # sticky flags: merged from the host's while running (fp_sync)
     u32 host_mxcsr       # the host's own, put back when run() returns
+    u64 rng              # RDRAND and RDSEED in virtual time
+    u64 monitor_at       # MONITOR: linear address, digest of the line
+    u64 monitor_digest
+    u8 monitor_on
     # Memory and time
     Mem* mem
     u64 flush_time[2]    # Mem.flush_clock at the last flush of each TLB

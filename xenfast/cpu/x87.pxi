@@ -6,8 +6,8 @@
 #   x87_end          merge what was raised into FSW; True when the result may be stored
 # An unmasked invalid, denormal or zero-divide leaves everything as it was; other unmasked exceptions store the
 # wrapped result (in a register; not in memory) and show at the next waiting instruction.  CR0.NE is taken to be set:
-# #MF, never FERR#. FOP stays 0: like a processor without fopcode compatibility mode that has not seen an unmasked
-# exception.
+# #MF, never FERR#. FOP is that of the last instruction that raised an unmasked exception, as on processors without
+# fopcode compatibility mode (SDM Vol. 1, 8.1.9.1).
 
 cdef enum:
     FCW_DEFAULT = 0x37F
@@ -76,6 +76,8 @@ cdef bint x87_end(Cpu* c, Insn* o, Fx* x) noexcept nogil:
             x.c1 = 0
     c.fsw = (c.fsw & ~FSW_C1) | x.ex | x.c1
     x87_update_es(c)
+    if unlikely(unmasked & FSW_EXCEPTIONS):
+        c.fop = <u16>((o.cc & 7) << 8 | o.imm)          # decode() leaves the ModRM byte of x87 instructions there
     return not unmasked & (FP_IE | FP_DE | FP_ZE)
 
 cdef inline bint x87_end_store(Cpu* c, Insn* o, Fx* x) noexcept nogil:

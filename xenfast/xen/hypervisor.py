@@ -65,6 +65,7 @@ class Hypervisor:
         """What runs the instructions of a new vcpu."""
         core = _core.PvVcpu(self.memory, clock=self.clock.core, domain=vcpu.domain.core, vcpu_id=vcpu.vcpu_id)
         core.exact = self.clock.is_virtual
+        core.seed = (self.seed << 24 ^ vcpu.domain.domid << 8 ^ vcpu.vcpu_id) & (1 << 64) - 1
         return core
 
     def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> StopReason:
