@@ -350,7 +350,7 @@ cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
         r.a = c.cpuid.signature
         r.b = apic_id(c) << 24 | (1 << id_shift(c) & 0xFF) << 16 | 8 << 8      # CLFLUSH: 64 bytes
         r.c = feature_word(c, FEAT_1C)
-        if c.cr4 & CR4_OSXSAVE:
+        if c.cr4 & CR4_OSXSAVE and has_feature(c, FEAT_1C, 26):     # a PV guest starts with the bit set, as under Xen
             r.c |= 1 << 27
         r.d = feature_word(c, FEAT_1D)
         if c.cpuid.threads > 1 and not c.is_pv:
