@@ -1,27 +1,23 @@
 """Types of the core as Python sees it; checked against the extension by stubtest (make lint)."""
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-AVX2_IN_256: tuple[str, ...]
-AVX_IN_256: tuple[str, ...]
-CPUID_FEATURES: tuple[tuple[str, int, int, int, str], ...]
+CPUID_FEATURES: tuple[tuple[str, int, int, int], ...]
 CPUID_NAMES: dict[str, tuple[int, int]]
-CPUID_WORDS: tuple[tuple[int, int, str], ...]
-CR4_FEATURES: tuple[tuple[int, str], ...]
-FEATURE_INSTEAD: dict[str, str]
-FEATURE_INSTRUCTIONS: tuple[tuple[str, int, str], ...]
 CRASH_TEXT: dict[int, str]
 FRAME_FIELDS: list[tuple[str, str]]
 PGT_NAMES: dict[int, str]
 REGISTERS: dict[str, int]
 SEGMENTS: dict[str, int]
 STAT_NAMES: tuple[str, ...]
+SUBJECTS: dict[str, int]
+TESTS: dict[str, int]
 UNKNOWN_NAMES: dict[int, str]
 
 class ExitReason(enum.IntFlag):
@@ -38,6 +34,23 @@ class ExitReason(enum.IntFlag):
     EXIT_MSR = 10
     EXIT_EXCEPTION = 11
     EXIT_TIMER = 12
+    EXIT_HOOK = 13
+
+class HookKind(enum.IntFlag):
+    HOOK_BLOCK = 1
+    HOOK_CODE = 2
+    HOOK_STOP = 4
+    HOOK_READ = 8
+    HOOK_WRITE = 16
+    HOOK_INTERRUPT = 32
+    HOOK_PORT = 64
+    HOOK_HYPERCALL = 128
+
+class HookCover(enum.IntFlag):
+    COVER_NONE = 0
+    COVER_EDGE = 1
+    COVER_HASH = 2
+    COVER_OFFSET = 3
 
 class PvCrash(enum.IntFlag):
     CRASH_NO_HANDLER = 1
@@ -45,10 +58,6 @@ class PvCrash(enum.IntFlag):
     CRASH_BAD_STACK = 3
     CRASH_IRET_FRAME = 4
     CRASH_NO_USER_TABLES = 5
-
-def host_cpuid(leaf: int, sub: int = 0) -> tuple[int, int, int, int] | None: ...
-def cpuid_known(default: bool = False) -> frozenset[str]: ...
-def opcode_features() -> list[str | None]: ...
 
 class GuestFault(Exception): ...
 class HostArray: ...
@@ -103,8 +112,37 @@ class GuestPhysMap:
     def get(self, gfn: int) -> int | None: ...
     def clear(self, gfn: int, count: int = 1) -> None: ...
 
+class Hook:
+    callback: Callable[..., object] | None
+    hits: int
+    def __init__(
+        self,
+        kind: int,
+        callback: Callable[..., object] | None,
+        first: int,
+        last: int,
+        cover: Buffer | None,
+        cover_mode: int,
+        when: Iterable[tuple[Any, ...]],
+        after: int,
+        every: int,
+        mnemonics: Iterable[str] | None,
+        answer: int,
+    ) -> None: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    def restart(self) -> None: ...
+    def remove(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
 class Vcpu:
     memory: Memory
+    owner: Any
     clock: MachineClock
     physmap: GuestPhysMap | None
     rip: int
@@ -116,7 +154,6 @@ class Vcpu:
     efer: int
     mxcsr: int
     pkru: int
-    apic_id: int
     exact: bool
     until: int | None
     timer_deadline: int | None
@@ -127,6 +164,21 @@ class Vcpu:
     def __setattr__(self, name: str, value: Any, /) -> None: ...
     def run(self, budget: int = 0x7FFFFFFFFFFFFFFF) -> int: ...
     def kick(self, bits: int = 1) -> None: ...
+    def hook(
+        self,
+        kind: int,
+        callback: Callable[..., object] | None = None,
+        first: int = 0,
+        last: int = 0xFFFFFFFFFFFFFFFF,
+        *,
+        cover: Buffer | None = None,
+        cover_mode: int = HookCover.COVER_EDGE,
+        when: Iterable[tuple[Any, ...]] = (),
+        after: int = 1,
+        every: int = 1,
+        mnemonics: Iterable[str] | None = None,
+        answer: int = 0xFFFFFFFFFFFFFFFF,
+    ) -> Hook: ...
     @property
     def cr2(self) -> int: ...
     @property
@@ -162,19 +214,7 @@ class Vcpu:
     def read(self, lin: int, n: int) -> bytes: ...
     def write(self, lin: int, data: Buffer) -> None: ...
     def cpuid(self, leaf: int, sub: int = 0) -> tuple[int, int, int, int]: ...
-    def features(self) -> frozenset[str]: ...
-    def set_features(self, names: Iterable[str]) -> None: ...
     def set_cpuid(self, feature: str, on: bool) -> None: ...
-    def set_processor(
-        self,
-        vendor: str = "GenuineIntel",
-        signature: int = 0x00030661,
-        brand: str = "xenfast virtual CPU",
-        max_basic: int = 0xD,
-        max_extended: int = 0x80000008,
-        threads: int = 1,
-    ) -> None: ...
-    def set_cpuid_bits(self, leaf: int, sub: int | None, register: str, mask: int, value: int) -> None: ...
     def general(self) -> bytes: ...
     def set_general(self, data: Buffer) -> None: ...
     def vector(self, n: int) -> bytes: ...

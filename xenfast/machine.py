@@ -10,17 +10,28 @@
 The CPU starts in 64-bit mode with 4 KiB pages and flat segments (``mode=32``: 32-bit protected mode with PAE paging;
 ``mode=16``: real mode, no paging).  There is no IDT until the program loads one: an exception ends ``run()`` with
 ``EXCEPTION``.
+
+Hooks count and filter inside the core and call Python only on a match (docs/tools.md):
+
+    >>> m.rip = 0x1000
+    >>> with m.hook_code(lambda m, address, size: print(hex(address), size), 0x1000, 0x1FFF, when=[("rax", "==", 42)]) as hook:
+    ...     m.run().reason.name, hook.hits
+    0x1000 5
+    0x1005 1
+    ('HLT', 2)
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from xenfast import _core, cpuid
+from xenfast import _core
 
 PAGE = 4096
+LAST = (1 << 64) - 1
 PTE_P, PTE_RW, PTE_US, PTE_NX = 1, 2, 4, 1 << 63
 CODE64, CODE32, DATA32, CODE16, DATA16 = 0xA09B, 0xC09B, 0xC093, 0x9B, 0x93
 
@@ -63,8 +74,7 @@ class Machine:
     ``_core.Vcpu``).
     """
 
-    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0, cpu: str = cpuid.DEFAULT) -> None:
-        """``cpu`` is a model and changes of it, as of ``xenfast run --cpu``: "x86-64-v2,+sha,-popcnt"."""
+    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0) -> None:
         if mode not in (16, 32, 64):
             raise ValueError(f"mode is 16, 32 or 64, not {mode}")
         frames = -(-memory // PAGE) + 16
@@ -74,9 +84,7 @@ class Machine:
         self.mode = mode
         self.cpu = _core.Vcpu(self.memory, self.physmap)
         self.cpu.exact = True
-        policy = cpuid.parse(cpu)
-        policy.warn()
-        policy.apply(self.cpu)
+        self.cpu.owner = self
         self._next_frame = 0 if mode == 16 else 1
         self._pages: dict[int, int] = {}
         self._tables: dict[tuple[int, int], int] = {}
@@ -179,6 +187,51 @@ class Machine:
         return Stop(reason, vector=cpu.exit_nr if reason is Reason.EXCEPTION else 0,
                     error=cpu.exit_code if reason is Reason.EXCEPTION else 0, address=cpu.exit_address, port=cpu.exit_port,
                     size=cpu.exit_size, is_write=cpu.exit_is_write, value=cpu.exit_value)
+
+    def stop(self) -> None:
+        """From a hook, or another thread: end ``run()`` with ``STOP`` before the next instruction."""
+        self.cpu.kick()
+
+    # -- hooks: filters, counters and maps work in the core; see _core.Hook for what the keywords mean ------------------
+    def hook_block(self, callback: Callable[[Any, int, int], object] | None = None, first: int = 0, last: int = LAST,
+                   **options: Any) -> _core.Hook:
+        """``callback(machine, address, size)`` where a basic block begins (size: of what is decoded of it)."""
+        return self.cpu.hook(_core.HookKind.HOOK_BLOCK, callback, first, last, **options)
+
+    def hook_code(self, callback: Callable[[Any, int, int], object] | None = None, first: int = 0, last: int = LAST,
+                  **options: Any) -> _core.Hook:
+        """``callback(machine, address, size)`` before an instruction; if it returns True the instruction is left out.
+
+        ``mnemonics=["CPUID", "SYSCALL"]`` restricts it to these instructions.
+        """
+        return self.cpu.hook(_core.HookKind.HOOK_CODE, callback, first, last, **options)
+
+    def hook_memory(self, callback: Callable[[Any, int, int, bool, int], object] | None = None, first: int = 0, last: int = LAST,
+                    read: bool = True, write: bool = True, **options: Any) -> _core.Hook:
+        """``callback(machine, address, size, is_write, value)`` before the program reads or writes memory.
+
+        Descriptor tables, page tables and interrupt frames are the processor's own accesses and are not told.
+        """
+        kind = (_core.HookKind.HOOK_READ if read else 0) | (_core.HookKind.HOOK_WRITE if write else 0)
+        return self.cpu.hook(kind, callback, first, last, **options)
+
+    def hook_interrupt(self, callback: Callable[[Any, int, int], object] | None = None, first: int = 0, last: int = 255,
+                       **options: Any) -> _core.Hook:
+        """``callback(machine, vector, error)`` before an exception or INT n is delivered; True: it is dealt with."""
+        return self.cpu.hook(_core.HookKind.HOOK_INTERRUPT, callback, first, last, **options)
+
+    def hook_port(self, callback: Callable[[Any, int, int, int | None], int | None] | None = None, first: int = 0, last: int = 0xFFFF,
+                  **options: Any) -> _core.Hook:
+        """``callback(machine, port, size, value)``; for a read the value is None and the answer is what is returned.
+
+        Without a callback the core answers (``answer=``, all ones) and counts.
+        """
+        return self.cpu.hook(_core.HookKind.HOOK_PORT, callback, first, last, **options)
+
+    def hook_hypercall(self, callback: Callable[[Any, int], int | None] | None = None, first: int = 0, last: int = LAST,
+                       **options: Any) -> _core.Hook:
+        """``callback(machine, number)`` for VMCALL and VMMCALL with the number in RAX; what it returns goes to RAX."""
+        return self.cpu.hook(_core.HookKind.HOOK_HYPERCALL, callback, first, last, **options)
 
     def __getattr__(self, name: str) -> int:
         if name.startswith("_") or name == "cpu":

@@ -97,13 +97,14 @@ cdef int mem_read_slow(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
         st = translate(c, lin, ACC_READ, &host)
         if st == ST_MMIO:
             return mmio_read(c, size, out)
+        if st == ST_OK and unlikely(c.bp_on & BP_LOOK):
+            st = look(c, lin, size, False, host_load(host, size))
         if st == ST_OK:
             out[0] = host_load(host, size)
-            if unlikely(c.bp_on & 2):
-                watch(c, lin, size, False)
         return st
     st = mem_read_n(c, lin, size, &v)
-    out[0] = v
+    if st == ST_OK:
+        out[0] = v
     return st
 
 cdef int mem_write_slow(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
@@ -113,10 +114,12 @@ cdef int mem_write_slow(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
         return mem_write_n(c, lin, size, &v)
     st = translate(c, lin, ACC_WRITE, &host)
     if likely(st == ST_OK):
+        if unlikely(c.bp_on & BP_LOOK):
+            st = look(c, lin, size, True, v)
+            if st != ST_OK:
+                return st
         host_store(host, size, v)
         code_written(c, host, size)
-        if unlikely(c.bp_on & 2):
-            watch(c, lin, size, True)
         return ST_OK
     if st == ST_MMIO:
         return mmio_write(c, size, v)
@@ -134,14 +137,23 @@ cdef int mem_read_n(Cpu* c, u64 lin, u64 n, void* out) noexcept nogil:
         st = translate_cached(c, lin + n1, ACC_READ, &h2)
     if st != ST_OK:
         return mmio_wide(c, st)
+    if unlikely(c.bp_on & BP_LOOK):
+        st = look(c, lin, n, False, first_bytes(h1, n1, h2, n))
+        if st != ST_OK:
+            return st
     if n <= n1:
         memcpy(out, h1, n)
     else:
         memcpy(out, h1, n1)
         memcpy(<u8*>out + n1, h2, n - n1)
-    if unlikely(c.bp_on & 2):
-        watch(c, lin, n, False)
     return ST_OK
+
+cdef u64 first_bytes(const u8* h1, u64 n1, const u8* h2, u64 n) noexcept nogil:
+    """At most eight of n bytes, of which n1 (or all) are at h1 and the others at h2."""
+    cdef u64 v = 0, i
+    for i in range(min(n, <u64>8)):
+        v |= <u64>(h1[i] if i < n1 else h2[i - n1]) << (8 * i)
+    return v
 
 cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
     cdef u8* h1 = NULL
@@ -152,6 +164,10 @@ cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
         st = translate_cached(c, lin + n1, ACC_WRITE, &h2)
     if st != ST_OK:
         return mmio_wide(c, st)
+    if unlikely(c.bp_on & BP_LOOK):
+        st = look(c, lin, n, True, first_bytes(<const u8*>data, n, NULL, n))
+        if st != ST_OK:
+            return st
     if n <= n1:
         memcpy(h1, data, n)
         code_written(c, h1, n)
@@ -160,8 +176,6 @@ cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
         memcpy(h2, <const u8*>data + n1, n - n1)
         code_written(c, h1, n1)
         code_written(c, h2, n - n1)
-    if unlikely(c.bp_on & 2):
-        watch(c, lin, n, True)
     return ST_OK
 
 cdef inline int translate_cached(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
@@ -356,8 +370,8 @@ cdef int rmw_begin_lin(Cpu* c, u64 lin, int size, Rmw* m, u64* old) noexcept nog
         if likely(st == ST_OK):
             m.kind = RMW_CODE
             old[0] = m.old = host_load(m.host, size)
-            if unlikely(c.bp_on & 2):
-                watch(c, lin, size, True)
+            if unlikely(c.bp_on & BP_LOOK):
+                return look(c, lin, size, False, m.old)
             return ST_OK
         if st == ST_FAULT and c.is_pv and pv_may_fixup(c, lin):
             m.kind = RMW_TABLE
@@ -378,10 +392,15 @@ cdef int rmw_end(Cpu* c, Insn* o, Rmw* m, u64 v) noexcept nogil:
 
 cdef int rmw_end_mem(Cpu* c, Rmw* m, int size, bint lock, u64 v) noexcept nogil:
     """The memory half of rmw_end, for operands of another size."""
+    cdef int st
     if m.kind == RMW_SLOW:
         return mem_write(c, m.lin, size, v)
     if m.kind == RMW_TABLE:
         return pv_fixup_rmw(c, m.lin, size, m.old, v)
+    if unlikely(c.bp_on & BP_LOOK) and m.kind == RMW_CODE:
+        st = look(c, m.lin, size, True, v)
+        if st != ST_OK:
+            return st
     if lock:
         if not host_cas(m.host, size, m.old, v):
             return RMW_AGAIN

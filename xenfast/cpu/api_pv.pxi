@@ -50,7 +50,6 @@ cdef class PvVcpu(Vcpu):
         c.idtr.limit = 0xFFF
         c.pv = pv
         c.is_pv = 1
-        policy_reset(c)
         domain.d.vcpus[vcpu_id] = c
         self.start(0, 0, 0)
 
@@ -66,15 +65,12 @@ cdef class PvVcpu(Vcpu):
     # -- running ------------------------------------------------------------------------------------------------------
     def run(self, i64 budget=0x7FFFFFFFFFFFFFFF):
         """Vcpu.run(), after looking whether an upcall is due."""
-        cdef u32 reason
         cdef u8* info = self.c.pv.vcpu_info
         if self.c.pv.cr3_kernel == 0:
             raise ValueError("the vcpu has no page tables")
         if self.c.pv.nmi_pending or (info[VI_PENDING] and not info[VI_MASK]):
             fetch_or(&self.c.req, REQ_EVENT)
-        with nogil:
-            reason = run(self.c, budget)
-        return reason
+        return self.run_hooked(budget)
 
     def start(self, u64 entry, u64 start_info, u64 stack):
         """Registers as a PV kernel finds them at its entry (xen/include/public/xen.h, "Start-of-day memory layout")."""

@@ -12,25 +12,6 @@ STAT_NAMES = ("blocks_decoded", "instructions_decoded", "lookups", "tlb_fills", 
               "cache_flushes", "hypercalls")
 
 
-def host_cpuid(u32 leaf, u32 sub=0):
-    """(EAX, EBX, ECX, EDX) of the host's own CPUID; None where there is none, or no such leaf."""
-    cdef u32[4] r
-    if not xf_host_cpuid(leaf, sub, r):
-        return None
-    return r[0], r[1], r[2], r[3]
-
-
-def cpuid_known(bint default=False):
-    """The names of the features that are implemented for some kind of guest; default: without those one must ask for."""
-    return frozenset(row[0] for row in CPUID_FEATURES if row[3] != OFF and not (default and row[3] == ASK))
-
-
-def opcode_features():
-    """The feature (or None) that each row of the opcode table needs, in the order of opcode_rows()."""
-    names = {feature_id(word, bit): name for name, word, bit, *_ in CPUID_FEATURES}
-    return [names.get(rows[i].feature) for i in range(n_rows)]
-
-
 class GuestFault(Exception):
     """A guest address could not be read or written."""
 
@@ -103,6 +84,11 @@ cdef class Vcpu:
     cdef readonly object memory
     cdef readonly object clock
     cdef readonly object physmap
+    cdef public object owner                # what hooks get as their first argument; None: this object
+    cdef dict hook_by_id
+    cdef u32 next_hook
+    cdef HookRule stops[STOPS]              # addresses that run() has been asked to stop at, lately
+    cdef u32 n_stops
 
     def __cinit__(self, Memory memory, physmap=None, clock=None, *args, **kwargs):
         cdef MachineClock k = clock if clock is not None else MachineClock()
@@ -111,6 +97,7 @@ cdef class Vcpu:
         if self.c == NULL:
             raise MemoryError
         self.memory, self.clock, self.physmap = memory, k, physmap
+        self.hook_by_id = {}
         self.c.mem = &memory.m
         self.c.clock = &k.clock
         if physmap is not None:
@@ -126,7 +113,6 @@ cdef class Vcpu:
             raise MemoryError
         for i in range(PARKED):
             self.c.parked[i].pcid = PCID_NONE
-        policy_reset(self.c)
         reset_cpu(self.c)
         self.c.seg[CS].sel = 0xF000
         self.c.seg[CS].base = 0xFFFF0000
@@ -150,10 +136,7 @@ cdef class Vcpu:
     # -- running ------------------------------------------------------------------------------------------------------
     def run(self, i64 budget=0x7FFFFFFFFFFFFFFF):
         """Run at most budget instructions; returns the ExitReason, with its record in exit_*."""
-        cdef u32 reason
-        with nogil:
-            reason = run(self.c, budget)
-        return reason
+        return self.run_hooked(budget)
 
     def kick(self, u32 bits=REQ_STOP):
         """From any thread: have run() look at the requests (REQ_STOP: return EXIT_STOP)."""
@@ -172,15 +155,15 @@ cdef class Vcpu:
 
     @property
     def until(self):
-        """RIP to stop at, before the instruction there; None for none."""
+        """Linear address to stop at, before the instruction there; None for none."""
         return None if self.c.until == ~<u64>0 else self.c.until
 
     @until.setter
     def until(self, value):
         cdef u64 v = ~<u64>0 if value is None else value
-        if v != self.c.until:
-            self.c.until = v
-            cache_flush(self.c)             # blocks may run through the address
+        if v != self.c.until and v != ~<u64>0:
+            self.plant_stop(v)
+        self.c.until = v
 
     @property
     def seed(self):
@@ -244,18 +227,53 @@ cdef class Vcpu:
 
     def pio_return(self, u64 value):
         """Finish an IN: the value goes to AL, AX or EAX; that of an INS to the memory it was meant for."""
-        cdef Insn o
-        if self.c.exit.code == PIO_TO_MEMORY:
-            mem_write(self.c, self.c.exit.address, self.c.exit.size, value)
-            return
-        memset(&o, 0, sizeof(o))
-        o.prefix = PFX_REX
-        set_reg(self.c, &o, RAX, self.c.exit.size, value)
+        port_answer(self.c, value)
 
     def mmio_return(self, u64 value=0):
         """Finish a device memory access: the instruction is restarted and finds this value."""
         self.c.exit.value = value
         self.c.exit.count = 1
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+    def hook(self, u32 kind, callback=None, u64 first=0, u64 last=0xFFFFFFFFFFFFFFFF, *, cover=None, int cover_mode=COVER_EDGE, when=(),
+             u64 after=1, u64 every=1, mnemonics=None, u64 answer=0xFFFFFFFFFFFFFFFF):
+        """Count events of a kind (HookKind) at first .. last, and call ``callback`` when all of ``when`` holds.  See Hook."""
+        cdef Hook h = Hook(kind, callback, first, last, cover, cover_mode, when, after, every, mnemonics, answer)
+        self.next_hook += 1
+        h.rule.id = self.next_hook
+        h.vcpu, h.c = self, self.c
+        self.hook_by_id[self.next_hook] = h
+        add_rule(self.c, &h.rule)
+        return h
+
+    cdef void plant_stop(self, u64 address):
+        """Have blocks look for this address; the oldest of STOPS such addresses is forgotten."""
+        cdef u32 i
+        cdef HookRule* h
+        for i in range(min(self.n_stops, STOPS)):
+            if self.stops[i].first == address:
+                return
+        h = &self.stops[self.n_stops % STOPS]
+        if self.n_stops >= STOPS:
+            remove_rule(self.c, h)
+        self.n_stops += 1
+        memset(h, 0, sizeof(HookRule))
+        h.kind, h.first, h.last = HOOK_STOP, address, address
+        add_rule(self.c, h)
+
+    cdef u32 run_hooked(self, i64 budget) except? 0xFFFFFFFF:
+        """run(), and the callbacks of hooks."""
+        cdef Cpu* c = self.c
+        cdef u64 start = c.icount
+        cdef u32 reason
+        while True:
+            with nogil:
+                reason = run(c, budget - <i64>(c.icount - start))
+            if reason != EXIT_HOOK:
+                return reason
+            reason = answer_hooks(self, c)
+            if reason != EXIT_NONE:
+                return reason
 
     # -- registers ----------------------------------------------------------------------------------------------------
     def __getattr__(self, name):
@@ -278,6 +296,8 @@ cdef class Vcpu:
     @rip.setter
     def rip(self, u64 value):
         self.c.rip = value
+        self.c.hook_skip = 0
+        self.c.seen_n = 0
 
     @property
     def rflags(self):
@@ -378,55 +398,12 @@ cdef class Vcpu:
         cpuid(self.c, leaf, sub, &r)
         return r.a, r.b, r.c, r.d
 
-    def features(self):
-        """The CPUID policy: the names of the features that are on."""
-        return frozenset(name for name, word, bit, *_ in CPUID_FEATURES if has_feature(self.c, word, bit))
-
-    def set_features(self, names):
-        """Set the CPUID policy.  What is not implemented, or not for this kind of guest, stays off; features() tells."""
-        cdef u64[FEAT_WORDS] words
-        memset(words, 0, sizeof(words))
-        for name in names:
-            word, bit = CPUID_NAMES[name]
-            words[<int>word] |= <u64>1 << <int>bit
-        policy_set(self.c, words)
-
     def set_cpuid(self, str feature, bint on):
-        """Switch one feature by its name in CPUID_FEATURES."""
-        self.set_features((self.features() | {feature}) if on else self.features() - {feature})
-
-    def set_processor(self, str vendor="GenuineIntel", u32 signature=0x00030661, str brand="xenfast virtual CPU",
-                      u32 max_basic=0xD, u32 max_extended=0x80000008, u32 threads=1):
-        """What CPUID calls the processor, its last leaves, and how many logical processors the machine has."""
-        cdef bytes v = vendor.encode("ascii"), b = brand.encode("ascii")[:47].ljust(48, b"\0")
-        cdef const char* p = v
-        if len(v) != 12:
-            raise ValueError(f"a vendor is 12 characters, not {vendor!r}")
-        if threads < 1:
-            raise ValueError("a machine has a processor")
-        memcpy(self.c.cpuid.vendor, p, 12)
-        p = b
-        memcpy(self.c.cpuid.brand, p, 48)
-        self.c.cpuid.signature, self.c.cpuid.threads = signature, threads
-        self.c.cpuid.max_basic, self.c.cpuid.max_extended = max_basic, max_extended
-
-    def set_cpuid_bits(self, u32 leaf, sub, str register, u32 mask, u32 value):
-        """Give the bits of mask in a register of a leaf (None: any subleaf) these values.  For features use set_features()."""
-        cdef CpuidForced* f
-        if self.c.cpuid.n_forced >= 32:
-            raise ValueError("too many leaves of CPUID are changed")
-        f = &self.c.cpuid.forced[self.c.cpuid.n_forced]
-        f.leaf, f.sub, f.reg = leaf, 0xFFFFFFFF if sub is None else sub, ("eax", "ebx", "ecx", "edx").index(register)
-        f.mask, f.value = mask, value
-        self.c.cpuid.n_forced += 1
-
-    @property
-    def apic_id(self):
-        return apic_id(self.c)
-
-    @apic_id.setter
-    def apic_id(self, u32 value):
-        self.c.apic_id = value
+        """Show or hide one feature by its name in CPUID_FEATURES."""
+        word, bit = CPUID_NAMES[feature]
+        self.c.cpuid_features[<int>word] &= ~(<u64>1 << <int>bit)
+        if on:
+            self.c.cpuid_features[<int>word] |= <u64>1 << <int>bit
 
     def vector(self, int n):
         """The 32 bytes of YMMn (XMMn is the first 16)."""
@@ -473,7 +450,7 @@ cdef class Vcpu:
         cdef u64 at = 0, k
         while at < n:
             k = min(4096 - ((lin + at) & 4095), n - at)
-            if mem_read_n(self.c, lin + at, k, p + at) != ST_OK:
+            if quiet_read(self.c, lin + at, k, p + at) != ST_OK:
                 raise GuestFault(f"cannot read {lin + at:#x}")
             at += k
         return bytes(out)
@@ -485,7 +462,7 @@ cdef class Vcpu:
         cdef u64 at = 0, k, n = len(b)
         while at < n:
             k = min(4096 - ((lin + at) & 4095), n - at)
-            if mem_write_n(self.c, lin + at, k, p + at) != ST_OK:
+            if quiet_write(self.c, lin + at, k, p + at) != ST_OK:
                 raise GuestFault(f"cannot write {lin + at:#x}")
             at += k
         self.c.code_hit = 0

@@ -100,6 +100,9 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     cdef Insn* o
     cdef int n = 0, pos = 0, start = <int>(maddr & 4095), avail, length, off = 0, from_ = 0, extent = 0
     cdef int room = 8192
+    cdef int fresh = HOOK_FRESH                       # a basic block begins here
+    cdef bint hooked = c.hook_on & HOOK_ALL_CODE
+    cdef int limit = MAX_BLOCK - 3 if hooked else MAX_BLOCK
     cdef u32 h
     if k.n_insn + MAX_BLOCK + 2 > k.max_insn or k.n_block + 1 > k.max_block:
         cache_flush(c)
@@ -108,12 +111,13 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
         room = <int>(c.seg[CS].limit - rip) - 13          # an instruction from there on may cross the limit: alone
     mark_code(c, maddr >> 12, start, start)          # first of all, lest another vcpu writes unseen while we decode
     b = k.blocks + k.n_block
+    b.rip = code_lin(c, rip)
     b.maddr, b.mode, b.first, b.incoming, b.dead = maddr, c.mode, k.n_insn, NO_INSN, 0
     b.mfn2 = NO_FRAME
     o = k.arena + k.n_insn
-    while pos < MAX_BLOCK:
+    while pos < MAX_BLOCK and n < limit:
         o.off = off
-        length = decode_for(c, host + off, avail - off, o)
+        length = decode(c.mode, host + off, avail - off, o)
         if length == DECODE_MORE and pos == 0:
             length = decode_crossing(c, host, avail, rip, o, &b.mfn2)
             if length == 0:
@@ -124,19 +128,27 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
             o.ex = TOO_LONG
             o.op = ROW_UD
             o.len = length = 15
+        if unlikely(hooked) and plant(c, b, o, pos, fresh):
+            n += 1
+            o += 1
         pos += 1
         o.pos = pos
         if off + length > extent:
             extent = off + length
-        if follows(o, c.mode, start) and b.mfn2 == NO_FRAME and rip + <u64>o.imm != c.until:
+        if follows(o, c.mode, start) and b.mfn2 == NO_FRAME:
             mark_code(c, maddr >> 12, start + from_, start + off + length - 1)
             from_ = off = <int>o.imm
+            fresh = HOOK_FRESH + length
             continue
         n += 1
         off += length
-        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or rip + <u64>off == c.until or off >= room:
+        fresh = HOOK_FRESH if is_transfer(o) else 0
+        if ends_block(o, c.mode) or b.mfn2 != NO_FRAME or off >= avail or off >= room:
             break
         o += 1
+    if unlikely(hooked) and fresh == 0:
+        plant_on(k.arena + b.first + n, off, pos)
+        n += 1
     c.stat[STAT_BLOCKS] += 1
     c.stat[STAT_INSNS] += n
     k.n_block += 1
@@ -180,7 +192,7 @@ cdef int decode_crossing(Cpu* c, const u8* host, int avail, u64 rip, Insn* o, u6
     mark_code(c, mfn2[0], 0, 15)
     memcpy(buf, host, avail)
     memcpy(buf + avail, host2, 15)
-    length = decode_for(c, buf, avail + 15, o)
+    length = decode(c.mode, buf, avail + 15, o)
     return length if length > 0 else DECODE_LONG
 
 cdef int TOO_LONG(Cpu* c, Insn* o) noexcept nogil:
@@ -223,7 +235,7 @@ cdef Insn* find_block(Cpu* c) noexcept nogil:
     maddr = <u64>(host - c.mem.host)
     b = c.cache.hash[block_hash(maddr, c.mode)]
     while b != NULL:
-        if b.maddr == maddr and b.mode == c.mode and not b.dead:
+        if b.maddr == maddr and b.mode == c.mode and not b.dead and (b.rip == lin or not c.hook_on & HOOK_ALL_CODE):
             if b.mfn2 == NO_FRAME:
                 break
             st = translate_cached_x(c, lin + (4096 - (lin & 4095)), &host2)
@@ -262,7 +274,8 @@ cdef inline void link(Cpu* c, Insn* o, Block* b, Insn* first) noexcept nogil:
     """
     cdef Block* source = c.cache.blocks + insn_block(c, o)
     if (b.mfn2 == NO_FRAME and source.mfn2 == NO_FRAME and o.link == NULL and not source.dead and b.mode == source.mode
-            and <u64>(<i64>(source.maddr & 4095) + o.imm) < 4096 and b.maddr == source.maddr + <u64>o.imm):
+            and <u64>(<i64>(source.maddr & 4095) + o.imm) < 4096 and b.maddr == source.maddr + <u64>o.imm
+            and (not c.hook_on & HOOK_ALL_CODE or b.rip - b.maddr == source.rip - source.maddr)):
         o.link = first
         o.next_in = b.incoming
         b.incoming = <u32>(o - c.cache.arena)

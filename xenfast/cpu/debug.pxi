@@ -7,6 +7,9 @@
 cdef enum:
     BP_EXEC = 1          # Cpu.bp_on
     BP_DATA = 2
+    BP_DEBUG = 3
+    BP_HOOK = 4          # memory hooks (hooks.pxi): their pages stay out of the TLB too, but nothing is stepped
+    BP_LOOK = 6          # accesses that come through the slow path are looked at
     DR6_BD = 1 << 13
     DR6_BS = 1 << 14
     DR7_GD = 1 << 13
@@ -25,7 +28,7 @@ cdef inline u64 bp_length(Cpu* c, int i) noexcept nogil:
 cdef void debug_changed(Cpu* c) noexcept nogil:
     """After a change of a debug register."""
     cdef int i
-    c.bp_on = 0
+    c.bp_on &= BP_HOOK
     for i in range(4):
         if bp_enabled(c, i) and bp_kind(c, i) != 2:
             c.bp_on |= BP_DATA if bp_kind(c, i) else BP_EXEC
@@ -47,7 +50,16 @@ cdef bint watched_page(Cpu* c, u64 page) noexcept nogil:
     for i in range(4):
         if bp_enabled(c, i) and bp_kind(c, i) & 1 and c.dr[i] & ~<u64>4095 == page:
             return True
-    return False
+    return c.bp_on & BP_HOOK and hooked_page(c, page)
+
+cdef int look(Cpu* c, u64 lin, u64 n, bint write, u64 value) noexcept nogil:
+    """The program accesses n bytes at lin, which are there: ST_OK, or ST_MMIO when a hook is to be called first."""
+    cdef int st = ST_OK
+    if c.bp_on & BP_HOOK:
+        st = hook_access(c, lin, n, write, value)
+    if st == ST_OK and c.bp_on & BP_DATA:
+        watch(c, lin, n, write)
+    return st
 
 cdef void watch(Cpu* c, u64 lin, u64 n, bint write) noexcept nogil:
     """n bytes at lin are accessed: remember the breakpoints that this hits."""

@@ -12,6 +12,7 @@ cdef enum:
 # ---- leaving a block ------------------------------------------------------------------------------------------------
 cdef void leave(Cpu* c, Insn* o, int st) noexcept nogil:
     """Account for the instructions of the block up to o and leave rip and status for the dispatcher."""
+    cdef int why = st
     if st == ST_FAULT or st == ST_MMIO:
         c.budget -= o.pos - 1
         c.rip = insn_rip(c, o)
@@ -24,6 +25,8 @@ cdef void leave(Cpu* c, Insn* o, int st) noexcept nogil:
             st = ST_BRANCH
     if not c.mode & MODE_64:
         c.rip = <u32>c.rip
+    if unlikely(c.hook_on & HOOK_ALL_CODE):
+        hook_left(c, o, why)
     c.code_hit = 0
     c.status = st
 
@@ -87,6 +90,8 @@ cdef void T_STOP(Cpu* c, Insn* o) noexcept nogil:
     c.rip = c.r[R_RIPBASE] + o.off
     if not c.mode & MODE_64:
         c.rip = <u32>c.rip
+    if unlikely(c.hook_on & HOOK_ALL_CODE):
+        hook_left(c, o - 1, ST_BRANCH)
     c.status = ST_BRANCH
 
 # ---- going on to another block --------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ cdef void step(Cpu* c) noexcept nogil:
         c.status = fetch_failed(c, st)
         return
     o.off = 0
-    length = decode_for(c, host, avail if avail < room else room, o)
+    length = decode(c.mode, host, avail if avail < room else room, o)
     if length == DECODE_MORE and avail < room:
         st = translate_cached_x(c, lin + avail, &host2)
         if st != ST_OK:
@@ -178,7 +183,7 @@ cdef void step(Cpu* c) noexcept nogil:
             return
         memcpy(buf, host, avail)
         memcpy(buf + avail, host2, 15)
-        length = decode_for(c, buf, room, o)
+        length = decode(c.mode, buf, room, o)
     if length <= 0:
         c.status = fault_err(c, X_GP, 0)
         return
@@ -189,6 +194,8 @@ cdef void step(Cpu* c) noexcept nogil:
     (o + 1).pos = 1
     (o + 1).off = length
     c.r[R_RIPBASE] = c.rip
+    if unlikely(c.hook_on & HOOK_ALL_CODE) and hook_step(c, o):
+        return
     o.fn(c, o)
 
 cdef inline void run_block(Cpu* c) noexcept nogil:
@@ -213,13 +220,13 @@ cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
         if c.budget + c.bias <= 0:
             reason = EXIT_BUDGET
             break
-        if c.rip == c.until:
+        if unlikely(c.until != ~<u64>0) and code_lin(c, c.rip) == c.until:
             reason = EXIT_UNTIL
             break
         traced = c.eflags & FL_TF
-        if unlikely(traced or c.trace or c.inhibit or c.bp_on or c.budget < 0):
+        if unlikely(traced or c.trace or c.inhibit or c.bp_on & BP_DEBUG or c.budget < 0):
             c.inhibit = 0
-            if traced or c.bp_on:
+            if traced or c.bp_on & BP_DEBUG:
                 step_debug(c)
             else:
                 step(c)
@@ -227,7 +234,7 @@ cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
             run_block(c)
         if c.status == ST_FAULT or c.status == ST_TRAP:
             c.stat[STAT_FAULTS] += 1
-            c.status = deliver(c)
+            c.status = deliver(c) if likely(c.hook_on == 0) else hook_deliver(c)
         if c.status == ST_EXIT:
             reason = c.exit.reason
         elif c.trace:

@@ -284,7 +284,7 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     if access == ACC_WRITE and rom:
         c.exit.address = w.pa
         return ST_MMIO
-    if unlikely(c.bp_on & 2) and access != ACC_EXEC and watched_page(c, page):
+    if unlikely(c.bp_on & BP_LOOK) and access != ACC_EXEC and watched_page(c, page):
         return ST_OK                              # every access is looked at (debug.pxi)
     if w.user and not user and c.cr4 & CR4_SMAP:
         return ST_OK

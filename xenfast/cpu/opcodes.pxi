@@ -89,18 +89,16 @@ cdef struct Row:
     u16 size
     u16 fl_read
     u16 fl_write
-    u16 feature          # feature_id() it needs, 0 for none (opcodes_features.pxi)
-    u16 feature_256      # the same with VEX.L
-    u16 instead          # the row it is without that feature; ROW_UD: #UD
 
 cdef enum:
     ROW_MAX = 4096
     GROUP_MAX = 256
     ROW_UD = 0
+    ROW_HOOK = 1         # what hooks.pxi plants into blocks: no instruction at all
     GROUP_BIT = 0x8000
 
 cdef Row rows[ROW_MAX]
-cdef int n_rows = 1
+cdef int n_rows = 2
 cdef u16 opcode_map[MAP_COUNT * 4 * 256]     # [map][prefix: none 66 F3 F2][byte] -> row, or group | GROUP_BIT
 cdef u16 groups[GROUP_MAX][72]               # [group][reg * 9 + (0: memory, 1 + rm: register)] -> row
 cdef int n_groups = 0
@@ -258,12 +256,15 @@ cdef int UD(Cpu* c, Insn* o) noexcept nogil:
     return fault(c, X_UD)
 
 cdef void init_opcodes() noexcept:
-    if n_rows > 1:
+    if n_rows > 2:
         return
     rows[ROW_UD].ex = UD
     rows[ROW_UD].name = b"(bad)"
     rows[ROW_UD].operands = b""
     rows[ROW_UD].attrs = A_END
+    rows[ROW_HOOK].ex = HOOK_SITE
+    rows[ROW_HOOK].name = b"(hook)"
+    rows[ROW_HOOK].operands = b""
     rows_1byte()
     rows_0f()
     rows_x87()

@@ -23,6 +23,8 @@ cdef void rows_0f() noexcept:
     op_mem(MAP_0F | 0x01, 7, INVLPG_M, b"INVLPG", b"Mb", F_NONE, F_NONE, A_PRIV | A_END)
     op_rm(MAP_0F | 0x01, 1, 0, MONITOR, b"MONITOR", b"", F_NONE, F_NONE, A_NP)
     op_rm(MAP_0F | 0x01, 1, 1, MWAIT, b"MWAIT", b"", F_NONE, F_NONE, A_NP | A_END)
+    op_rm(MAP_0F | 0x01, 0, 1, VMCALL, b"VMCALL", b"", F_NONE, F_NONE, A_NP)
+    op_rm(MAP_0F | 0x01, 3, 1, VMCALL, b"VMMCALL", b"", F_NONE, F_NONE, A_NP)
     op_rm(MAP_0F | 0x01, 1, 2, CLAC, b"CLAC", b"", F_NONE, F_NONE, A_NP | A_PRIV)
     op_rm(MAP_0F | 0x01, 1, 3, STAC, b"STAC", b"", F_NONE, F_NONE, A_NP | A_PRIV)
     op_rm(MAP_0F | 0x01, 2, 0, XGETBV, b"XGETBV", b"", F_NONE, F_NONE, A_NP)

@@ -396,10 +396,7 @@ cdef int cmpxchg16b(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 lo = c.r[RAX], hi = c.r[RDX]
     cdef u8* host = NULL
     cdef bint equal
-    cdef int st
-    if not has_feature(c, FEAT_1C, 13):
-        return fault(c, X_UD)
-    st = operand_lin_w(c, o, 16, &lin)
+    cdef int st = operand_lin_w(c, o, 16, &lin)
     if st != ST_OK:
         return st
     if lin & 15:
@@ -407,6 +404,12 @@ cdef int cmpxchg16b(Cpu* c, Insn* o) noexcept nogil:
     st = translate_cached(c, lin, ACC_WRITE, &host)
     if st != ST_OK:
         return mmio_wide(c, st)
+    if unlikely(c.bp_on & BP_LOOK):
+        st = look(c, lin, 16, False, (<u64*>host)[0])
+        if st == ST_OK:
+            st = look(c, lin, 16, True, c.r[RBX] if lo == (<u64*>host)[0] and hi == (<u64*>host)[1] else (<u64*>host)[0])
+        if st != ST_OK:
+            return st
     equal = xf_cas128(host, &lo, &hi, c.r[RBX], c.r[RCX])     # SAFETY: aligned, so all 16 bytes are in the page of host
     code_written(c, host, 16)
     if not equal:

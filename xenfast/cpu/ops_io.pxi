@@ -28,16 +28,17 @@ cdef int io_allowed(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
         return fault_err(c, X_GP, 0)
     return ST_OK
 
-cdef inline int pio_exit(Cpu* c, u32 port, int size, bint is_write, u64 value) noexcept nogil:
+cdef inline int pio_exit(Cpu* c, u32 port, int size, bint is_write, u64 value, u64 memory) noexcept nogil:
+    """ST_EXIT, or ST_BRANCH when a hook has answered."""
     c.exit.reason = EXIT_PIO
     c.exit.port = port
     c.exit.size = size
     c.exit.is_write = is_write
     c.exit.value = value
     c.exit.count = 1
-    c.exit.address = 0
-    c.exit.code = PIO_TO_REG
-    return ST_EXIT
+    c.exit.address = memory
+    c.exit.code = PIO_TO_MEMORY if memory else PIO_TO_REG
+    return ST_EXIT if likely(not c.hook_on & HOOK_PORT) else hook_port(c)
 
 cdef inline int port_in(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
     cdef int st
@@ -47,7 +48,7 @@ cdef inline int port_in(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
     if st != ST_OK:
         return st
     branch_next(c, o)
-    return pio_exit(c, port, size, False, 0)
+    return pio_exit(c, port, size, False, 0, 0)
 
 cdef inline int port_out(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
     cdef int st
@@ -57,7 +58,7 @@ cdef inline int port_out(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
     if st != ST_OK:
         return st
     branch_next(c, o)
-    return pio_exit(c, port, size, True, get_reg(c, o, RAX, size))
+    return pio_exit(c, port, size, True, get_reg(c, o, RAX, size), 0)
 
 cdef int IN_A_I(Cpu* c, Insn* o) noexcept nogil:
     return port_in(c, o, <u32>(o.imm & 0xFF), o.size)
@@ -75,7 +76,7 @@ cdef int OUT_DX_A(Cpu* c, Insn* o) noexcept nogil:
 cdef inline int string_io_begin(Cpu* c, Insn* o, int size) noexcept nogil:
     return pv_emulate(c, o) if c.is_pv else io_allowed(c, o, <u16>c.r[RDX], size)
 
-cdef inline int string_io_end(Cpu* c, Insn* o) noexcept nogil:
+cdef inline int string_io_end(Cpu* c, Insn* o, int st) noexcept nogil:
     """Count, and stay at the instruction while REP has more to do."""
     cdef u64 left
     branch_next(c, o)
@@ -84,7 +85,7 @@ cdef inline int string_io_end(Cpu* c, Insn* o) noexcept nogil:
         count_set(c, o, left)
         if left != 0:
             c.rip = insn_rip(c, o)
-    return ST_EXIT
+    return st
 
 cdef int INS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 lin
@@ -99,10 +100,8 @@ cdef int INS(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     index_move(c, o, RDI, step_of(c, o))
-    pio_exit(c, <u16>c.r[RDX], o.size, False, 0)
-    c.exit.code = PIO_TO_MEMORY
-    c.exit.address = lin
-    return string_io_end(c, o)
+    st = pio_exit(c, <u16>c.r[RDX], o.size, False, 0, lin)
+    return string_io_end(c, o, st)
 
 cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 v
@@ -115,5 +114,5 @@ cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     index_move(c, o, RSI, step_of(c, o))
-    pio_exit(c, <u16>c.r[RDX], o.size, True, v)
-    return string_io_end(c, o)
+    st = pio_exit(c, <u16>c.r[RDX], o.size, True, v, 0)
+    return string_io_end(c, o, st)

@@ -49,6 +49,8 @@ cdef int string_host(Cpu* c, Insn* o, int seg, u64 off, bint write, u64* count, 
     cdef u64 lin = 0
     if c.bp_on & BP_DATA or linear(c, seg, off, o.size, write, &lin) != ST_OK:
         return ST_FAULT
+    if unlikely(c.bp_on & BP_HOOK) and hooked_page(c, lin & ~<u64>4095):
+        return ST_FAULT
     count[0] = fit(o, off, lin, count[0])
     if count[0] == 0 or linear(c, seg, off, count[0] * o.size, write, &lin) != ST_OK:
         return ST_FAULT

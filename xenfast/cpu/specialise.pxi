@@ -125,6 +125,8 @@ cdef inline handler_t pick(Insn* o, bint live, u32 mode) noexcept nogil:
     """The handler of one instruction."""
     cdef FastSet* s
     cdef handler_t h = NULL
+    if unlikely(o.op == ROW_HOOK):
+        return hook_handler(o)
     if rows[o.op].attrs & A_JCC:
         if mode & MODE_64:
             return jcc_handlers[o.cc]
@@ -160,7 +162,7 @@ cdef inline handler_t pick_fused(Insn* o, bint live, u32 mode) noexcept nogil:
 cdef inline int flag_kind(Insn* o, bint live) noexcept nogil:
     """What o does to flags that are (not) live behind it: KILLS_FLAGS, PURE, or 0 for a reader or what may fault."""
     cdef int kind = 0 if o.is_mem or o.prefix & PFX_LOCK else fast_sets[row_fast[o.op]].kind
-    if o.ex == LEA_G_M:
+    if o.ex == LEA_G_M or (o.op == ROW_HOOK and o.ex != HOOK_SITE):
         return PURE
     if not live and not o.is_mem and (o.ex == INC_E or o.ex == DEC_E):
         return PURE                          # its flags are dead, CF and all
@@ -177,11 +179,11 @@ cdef bint dead_at(Cpu* c, Block* b, const u8* host, i64 off) noexcept nogil:
     cdef Insn o
     cdef i64 start = <i64>(b.maddr & 4095)
     cdef int i, length
-    if c.exact or c.until != ~<u64>0 or b.mfn2 != NO_FRAME or start + off < 0 or start + off >= 4096:
+    if c.exact or c.hook_on & HOOK_ALL_CODE or b.mfn2 != NO_FRAME or start + off < 0 or start + off >= 4096:
         return False
     for i in range(4):
         o.off = 0
-        length = decode_for(c, host + off, 4096 - <int>(start + off), &o)
+        length = decode(b.mode, host + off, 4096 - <int>(start + off), &o)
         if length <= 0:
             return False
         mark_code(c, b.maddr >> 12, start + off, start + off + length - 1)

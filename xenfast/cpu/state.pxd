@@ -123,6 +123,7 @@ cpdef enum ExitReason:
     EXIT_MSR = 10        # rdmsr/wrmsr of a register the core does not hold
     EXIT_EXCEPTION = 11  # bare machine without IDT: vector, error code (the tools API)
     EXIT_TIMER = 12      # Cpu.timer_deadline has passed
+    EXIT_HOOK = 13       # a hook wants Python: Cpu.hook_hit (Vcpu.run() answers it and goes on; nobody else sees it)
 
 # ---------------------------------------------------------------------------------------------------------------------
 cdef struct Seg:
@@ -239,6 +240,7 @@ cdef enum:
 
 cdef struct Block:       # straight-line code, position independent, found by the machine address of its first byte
     u64 maddr            # machine address of the first byte
+    u64 rip              # linear address it was decoded at: part of its identity while code hooks are on
     u64 mfn2             # frame of the second page when the (only) instruction crosses one, else NO_FRAME
     u32 mode
     u32 first            # arena index of the first instruction
@@ -288,6 +290,63 @@ cdef enum:               # Cpu.stat
     STAT_EVENTS = 7      # upcalls and interrupts delivered
     STAT_CACHE_FLUSHES = 8
     STAT_HYPERCALLS = 9
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Hooks of tools (hooks.pxi).
+cpdef enum HookKind:     # HookRule.kind; Cpu.hook_on has the kinds there are
+    HOOK_BLOCK = 1       # a basic block begins
+    HOOK_CODE = 2        # an instruction is about to run
+    HOOK_STOP = 4        # an address that run() has been asked to stop at
+    HOOK_READ = 8        # the program is about to read memory
+    HOOK_WRITE = 16      # or to write it
+    HOOK_INTERRUPT = 32  # an exception or software interrupt is about to be delivered
+    HOOK_PORT = 64       # port I/O
+    HOOK_HYPERCALL = 128  # VMCALL, VMMCALL (bare machines)
+
+cpdef enum HookCover:    # HookRule.cover: which byte of the map a hit increments (skipping 0 when it wraps)
+    COVER_NONE = 0
+    COVER_EDGE = 1        # of the pair (block before, this block), as AFL does
+    COVER_HASH = 2        # of the address
+    COVER_OFFSET = 3      # map[address - first]
+
+cdef enum:
+    HOOK_ALL_CODE = 7    # kinds that are planted in blocks
+    HOOK_MEMORY = 24
+    SKIP_BLOCK = 1       # Cpu.hook_skip: no new block begins at hook_at (the code before it just goes on there)
+    SKIP_ALL = 2         # the hooks of the instruction at hook_at have been called
+    HOOK_HITS = 64       # hooks that can be called for one event
+    SEEN_MAX = 8
+
+cdef struct HookCondition:
+    u8 what              # 0..15: that register; COND_*
+    u8 test              # TEST_*
+    u64 mask             # of what is compared
+    u64 value
+
+cdef struct HookRule:
+    HookRule* next
+    u64 first            # addresses, ports, vectors or numbers, both included
+    u64 last
+    u64 hits
+    u64 after            # call only from this hit on (1: from the first)
+    u64 every            # and then at every so many
+    u32 id
+    u32 kind             # HOOK_* bits
+    u8 call              # Python is to be called
+    u8 cover             # COVER_*
+    u8 n_cond
+    u64 answer           # what a port without a callback reads as
+    u8* map
+    u64 map_mask         # COVER_EDGE, COVER_HASH: size of the map (a power of two) - 1; COVER_OFFSET: size
+    u64 prev             # COVER_EDGE: half the number of the block before
+    u64* rows            # opcode rows it is for, a bit each; NULL for all
+    HookCondition cond[4]
+
+cdef struct Seen:        # an access of the instruction being restarted that hooks have been called for
+    u64 lin
+    u32 size
+    u8 write
+    u8 armed
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Machine memory.  One sparse host mapping holds every machine frame; frame mfn is at host + (mfn << 12).
@@ -381,23 +440,6 @@ cdef struct PvDom:       # what Xen keeps for a PV domain
     u32 version          # answer of xen_version(XENVER_version)
     u64 vm_assist        # bit per VMASST_TYPE
     Cpu* vcpus[128]      # by vcpu_id; NULL for none
-
-cdef struct CpuidForced: # bits of a CPUID leaf that the configuration gives a value
-    u32 leaf
-    u32 sub              # ~0: any
-    u32 reg              # 0 EAX, 1 EBX, 2 ECX, 3 EDX
-    u32 mask
-    u32 value
-
-cdef struct CpuidPolicy: # what CPUID says beside the features (cpu/cpuid.pxi)
-    u8 vendor[12]
-    u8 brand[48]
-    u32 signature        # leaf 1 EAX: family, model, stepping
-    u32 max_basic
-    u32 max_extended
-    u32 threads          # logical processors of the machine
-    u32 n_forced
-    CpuidForced forced[32]
 
 cdef struct Clock:
     u32 is_virtual       # 0: host CLOCK_MONOTONIC, 1: instructions retired + skipped idle time
@@ -493,10 +535,7 @@ cdef struct Cpu:
     i64 slice            # budget at the start of this slice
     i64 bias             # exact: instructions kept back from budget, to be stepped one by one
     u64 until            # stop before the instruction at this RIP; ~0 for none
-    u64 cpuid_features[16]       # the CPUID policy, by FEAT_* word: change it with policy_set() only
-    u64 cr4_legal        # bits of CR4 that the policy allows
-    CpuidPolicy cpuid
-    u32 apic_id
+    u64 cpuid_features[16]
     TlbEntry* tlbs[2]
     TlbNotes notes[2]    # of each TLB
     Parked parked[4]
@@ -519,3 +558,17 @@ cdef struct Cpu:
     u32 unknown_kind[32]
     u64 unknown_value[32]
     u64 stat[16]         # counters, indexed by STAT_*
+    # Hooks (hooks.pxi)
+    HookRule* hooks
+    u32 hook_on          # kinds of hooks there are
+    u8 hook_skip         # SKIP_*
+    u8 hook_quiet        # the processor itself accesses memory
+    u8 seen_n
+    u64 hook_at          # address that hook_skip is for
+    u32 hook_kind        # HOOK_* of the event run() was left for
+    u32 hook_n           # hooks to be called for it
+    u32 hook_hit[64]     # their ids
+    Seen seen[8]
+    u64 seen_rip         # the instruction seen[] is of
+    u64 seen_icount
+    u64 seen_count
