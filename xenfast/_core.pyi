@@ -8,8 +8,14 @@ import numpy
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-CPUID_FEATURES: tuple[tuple[str, int, int, int], ...]
+AVX2_IN_256: tuple[str, ...]
+AVX_IN_256: tuple[str, ...]
+CPUID_FEATURES: tuple[tuple[str, int, int, int, str], ...]
 CPUID_NAMES: dict[str, tuple[int, int]]
+CPUID_WORDS: tuple[tuple[int, int, str], ...]
+CR4_FEATURES: tuple[tuple[int, str], ...]
+FEATURE_INSTEAD: dict[str, str]
+FEATURE_INSTRUCTIONS: tuple[tuple[str, int, str], ...]
 CRASH_TEXT: dict[int, str]
 FRAME_FIELDS: list[tuple[str, str]]
 PGT_NAMES: dict[int, str]
@@ -58,6 +64,10 @@ class PvCrash(enum.IntFlag):
     CRASH_BAD_STACK = 3
     CRASH_IRET_FRAME = 4
     CRASH_NO_USER_TABLES = 5
+
+def host_cpuid(leaf: int, sub: int = 0) -> tuple[int, int, int, int] | None: ...
+def cpuid_known(default: bool = False) -> frozenset[str]: ...
+def opcode_features() -> list[str | None]: ...
 
 class GuestFault(Exception): ...
 class HostArray: ...
@@ -154,6 +164,7 @@ class Vcpu:
     efer: int
     mxcsr: int
     pkru: int
+    apic_id: int
     exact: bool
     until: int | None
     timer_deadline: int | None
@@ -214,7 +225,19 @@ class Vcpu:
     def read(self, lin: int, n: int) -> bytes: ...
     def write(self, lin: int, data: Buffer) -> None: ...
     def cpuid(self, leaf: int, sub: int = 0) -> tuple[int, int, int, int]: ...
+    def features(self) -> frozenset[str]: ...
+    def set_features(self, names: Iterable[str]) -> None: ...
     def set_cpuid(self, feature: str, on: bool) -> None: ...
+    def set_processor(
+        self,
+        vendor: str = "GenuineIntel",
+        signature: int = 0x00030661,
+        brand: str = "xenfast virtual CPU",
+        max_basic: int = 0xD,
+        max_extended: int = 0x80000008,
+        threads: int = 1,
+    ) -> None: ...
+    def set_cpuid_bits(self, leaf: int, sub: int | None, register: str, mask: int, value: int) -> None: ...
     def general(self) -> bytes: ...
     def set_general(self, data: Buffer) -> None: ...
     def vector(self, n: int) -> bytes: ...

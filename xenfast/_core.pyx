@@ -47,6 +47,7 @@ include "cpu/opcodes_x87.pxi"   # its rows
 include "cpu/opcodes_sse.pxi"
 include "cpu/opcodes_sse4.pxi"
 include "cpu/decode.pxi"        # bytes -> Insn
+include "cpu/opcodes_features.pxi"   # which feature of CPUID an instruction belongs to
 include "cpu/ops_alu.pxi"       # what instructions do: arithmetic and logic
 include "cpu/ops_move.pxi"      # MOV and its kin
 include "cpu/ops_shift.pxi"     # shifts and rotates
@@ -95,4 +96,5 @@ include "cpu/api_decode.pxi"    # the decoder by itself
 
 init_cpuid()
 init_opcodes()
+init_row_features()
 init_specialise()

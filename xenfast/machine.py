@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from xenfast import _core
+from xenfast import _core, cpuid
 
 PAGE = 4096
 LAST = (1 << 64) - 1
@@ -74,7 +74,8 @@ class Machine:
     ``_core.Vcpu``).
     """
 
-    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0) -> None:
+    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0, cpu: str = cpuid.DEFAULT) -> None:
+        """``cpu`` is a model and changes of it, as of ``xenfast run --cpu``: "x86-64-v2,+sha,-popcnt"."""
         if mode not in (16, 32, 64):
             raise ValueError(f"mode is 16, 32 or 64, not {mode}")
         frames = -(-memory // PAGE) + 16
@@ -85,6 +86,9 @@ class Machine:
         self.cpu = _core.Vcpu(self.memory, self.physmap)
         self.cpu.exact = True
         self.cpu.owner = self
+        policy = cpuid.parse(cpu)
+        policy.warn()
+        policy.apply(self.cpu)
         self._next_frame = 0 if mode == 16 else 1
         self._pages: dict[int, int] = {}
         self._tables: dict[tuple[int, int], int] = {}

@@ -55,7 +55,7 @@ def test_help_of_run(capsys):
             main(arguments)
         assert end.value.code == 0
         text = capsys.readouterr().out
-        for option in "kernel ramdisk cmdline memory vcpus disk expect timeout json clock seed engine".split():
+        for option in "kernel ramdisk cmdline memory vcpus disk expect timeout json clock seed engine cpu".split():
             assert f"--{option}" in text
 
 

@@ -50,6 +50,7 @@ cdef class PvVcpu(Vcpu):
         c.idtr.limit = 0xFFF
         c.pv = pv
         c.is_pv = 1
+        policy_reset(c)
         domain.d.vcpus[vcpu_id] = c
         self.start(0, 0, 0)
 

@@ -12,6 +12,25 @@ STAT_NAMES = ("blocks_decoded", "instructions_decoded", "lookups", "tlb_fills", 
               "cache_flushes", "hypercalls")
 
 
+def host_cpuid(u32 leaf, u32 sub=0):
+    """(EAX, EBX, ECX, EDX) of the host's own CPUID; None where there is none, or no such leaf."""
+    cdef u32[4] r
+    if not xf_host_cpuid(leaf, sub, r):
+        return None
+    return r[0], r[1], r[2], r[3]
+
+
+def cpuid_known(bint default=False):
+    """The names of the features that are implemented for some kind of guest; default: without those one must ask for."""
+    return frozenset(row[0] for row in CPUID_FEATURES if row[3] != OFF and not (default and row[3] == ASK))
+
+
+def opcode_features():
+    """The feature (or None) that each row of the opcode table needs, in the order of opcode_rows()."""
+    names = {feature_id(word, bit): name for name, word, bit, *_ in CPUID_FEATURES}
+    return [names.get(rows[i].feature) for i in range(n_rows)]
+
+
 class GuestFault(Exception):
     """A guest address could not be read or written."""
 
@@ -113,6 +132,7 @@ cdef class Vcpu:
             raise MemoryError
         for i in range(PARKED):
             self.c.parked[i].pcid = PCID_NONE
+        policy_reset(self.c)
         reset_cpu(self.c)
         self.c.seg[CS].sel = 0xF000
         self.c.seg[CS].base = 0xFFFF0000
@@ -398,12 +418,55 @@ cdef class Vcpu:
         cpuid(self.c, leaf, sub, &r)
         return r.a, r.b, r.c, r.d
 
+    def features(self):
+        """The CPUID policy: the names of the features that are on."""
+        return frozenset(name for name, word, bit, *_ in CPUID_FEATURES if has_feature(self.c, word, bit))
+
+    def set_features(self, names):
+        """Set the CPUID policy.  What is not implemented, or not for this kind of guest, stays off; features() tells."""
+        cdef u64[FEAT_WORDS] words
+        memset(words, 0, sizeof(words))
+        for name in names:
+            word, bit = CPUID_NAMES[name]
+            words[<int>word] |= <u64>1 << <int>bit
+        policy_set(self.c, words)
+
     def set_cpuid(self, str feature, bint on):
-        """Show or hide one feature by its name in CPUID_FEATURES."""
-        word, bit = CPUID_NAMES[feature]
-        self.c.cpuid_features[<int>word] &= ~(<u64>1 << <int>bit)
-        if on:
-            self.c.cpuid_features[<int>word] |= <u64>1 << <int>bit
+        """Switch one feature by its name in CPUID_FEATURES."""
+        self.set_features((self.features() | {feature}) if on else self.features() - {feature})
+
+    def set_processor(self, str vendor="GenuineIntel", u32 signature=0x00030661, str brand="xenfast virtual CPU",
+                      u32 max_basic=0xD, u32 max_extended=0x80000008, u32 threads=1):
+        """What CPUID calls the processor, its last leaves, and how many logical processors the machine has."""
+        cdef bytes v = vendor.encode("ascii"), b = brand.encode("ascii")[:47].ljust(48, b"\0")
+        cdef const char* p = v
+        if len(v) != 12:
+            raise ValueError(f"a vendor is 12 characters, not {vendor!r}")
+        if threads < 1:
+            raise ValueError("a machine has a processor")
+        memcpy(self.c.cpuid.vendor, p, 12)
+        p = b
+        memcpy(self.c.cpuid.brand, p, 48)
+        self.c.cpuid.signature, self.c.cpuid.threads = signature, threads
+        self.c.cpuid.max_basic, self.c.cpuid.max_extended = max_basic, max_extended
+
+    def set_cpuid_bits(self, u32 leaf, sub, str register, u32 mask, u32 value):
+        """Give the bits of mask in a register of a leaf (None: any subleaf) these values.  For features use set_features()."""
+        cdef CpuidForced* f
+        if self.c.cpuid.n_forced >= 32:
+            raise ValueError("too many leaves of CPUID are changed")
+        f = &self.c.cpuid.forced[self.c.cpuid.n_forced]
+        f.leaf, f.sub, f.reg = leaf, 0xFFFFFFFF if sub is None else sub, ("eax", "ebx", "ecx", "edx").index(register)
+        f.mask, f.value = mask, value
+        self.c.cpuid.n_forced += 1
+
+    @property
+    def apic_id(self):
+        return apic_id(self.c)
+
+    @apic_id.setter
+    def apic_id(self, u32 value):
+        self.c.apic_id = value
 
     def vector(self, int n):
         """The 32 bytes of YMMn (XMMn is the first 16)."""

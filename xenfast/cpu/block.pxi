@@ -117,7 +117,7 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     o = k.arena + k.n_insn
     while pos < MAX_BLOCK and n < limit:
         o.off = off
-        length = decode(c.mode, host + off, avail - off, o)
+        length = decode_for(c, host + off, avail - off, o)
         if length == DECODE_MORE and pos == 0:
             length = decode_crossing(c, host, avail, rip, o, &b.mfn2)
             if length == 0:
@@ -192,7 +192,7 @@ cdef int decode_crossing(Cpu* c, const u8* host, int avail, u64 rip, Insn* o, u6
     mark_code(c, mfn2[0], 0, 15)
     memcpy(buf, host, avail)
     memcpy(buf + avail, host2, 15)
-    length = decode(c.mode, buf, avail + 15, o)
+    length = decode_for(c, buf, avail + 15, o)
     return length if length > 0 else DECODE_LONG
 
 cdef int TOO_LONG(Cpu* c, Insn* o) noexcept nogil:

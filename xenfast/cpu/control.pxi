@@ -13,10 +13,8 @@ cdef enum:
     CR4_DE = 1 << 3
     CR4_FSGSBASE = 1 << 16
     CR4_OSXSAVE = 1 << 18
-    CR4_ALWAYS = 0x7FF   # VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT: there whatever CPUID says
     CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE
     CR4_PDPTE = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP      # a change of these loads the PDPTEs
-    EFER_KNOWN = 0xD01   # SCE LME LMA NXE
     EFER_LME = 1 << 8
 
 # ---- canonical addresses --------------------------------------------------------------------------------------------
@@ -73,31 +71,10 @@ cdef bint write_cr3(Cpu* c, u64 v) noexcept nogil:
     return True
 
 # ---- CR4 ------------------------------------------------------------------------------------------------------------
-cdef u64 cr4_allowed(Cpu* c) noexcept nogil:
-    """The bits whose features CPUID reports."""
-    cdef u64 may = CR4_ALWAYS
-    if has_feature(c, FEAT_7C, 2):
-        may |= 1 << 11                                    # UMIP
-    if has_feature(c, FEAT_7C, 16):
-        may |= CR4_LA57
-    if has_feature(c, FEAT_7B, 0):
-        may |= CR4_FSGSBASE
-    if has_feature(c, FEAT_1C, 17):
-        may |= CR4_PCIDE
-    if has_feature(c, FEAT_1C, 26):
-        may |= CR4_OSXSAVE
-    if has_feature(c, FEAT_7B, 7):
-        may |= CR4_SMEP
-    if has_feature(c, FEAT_7B, 20):
-        may |= CR4_SMAP
-    if has_feature(c, FEAT_7C, 3):
-        may |= CR4_PKE
-    return may
-
 cdef bint write_cr4(Cpu* c, u64 v) noexcept nogil:
     cdef u64 changed = v ^ c.cr4
     cdef bint lma = (c.efer & EFER_LMA) != 0
-    if v & ~cr4_allowed(c):
+    if v & ~c.cr4_legal:                                  # CR4_FEATURES in cpuid.pxi
         return False
     if lma and (not v & CR4_PAE or changed & CR4_LA57):
         return False
@@ -113,8 +90,15 @@ cdef bint write_cr4(Cpu* c, u64 v) noexcept nogil:
 
 # ---- EFER -----------------------------------------------------------------------------------------------------------
 cdef bint write_efer(Cpu* c, u64 v) noexcept nogil:
-    """SCE, LME, NXE; LMA follows CR0.PG, and what is written to it is ignored."""
-    if v & ~<u64>EFER_KNOWN or (v & EFER_NXE and not has_feature(c, FEAT_E1D, 20)):
+    """SCE, LME, NXE as the policy has them; LMA follows CR0.PG, and what is written to it is ignored."""
+    cdef u64 legal = EFER_LMA
+    if has_feature(c, FEAT_E1D, 11):
+        legal |= 1
+    if has_feature(c, FEAT_E1D, 29):
+        legal |= EFER_LME
+    if has_feature(c, FEAT_E1D, 20):
+        legal |= EFER_NXE
+    if v & ~legal:
         return False
     if (v ^ c.efer) & EFER_LME and c.cr0 & CR0_PG:
         return False
@@ -145,8 +129,6 @@ cdef int INVPCID_G_M(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 lin
     cdef u64 desc[2]
     cdef int st
-    if not has_feature(c, FEAT_7B, 10):
-        return fault(c, X_UD)
     st = operand_lin(c, o, 16, &lin)
     if st == ST_OK:
         st = mem_read_n(c, lin, 16, desc)

@@ -175,7 +175,7 @@ cdef void step(Cpu* c) noexcept nogil:
         c.status = fetch_failed(c, st)
         return
     o.off = 0
-    length = decode(c.mode, host, avail if avail < room else room, o)
+    length = decode_for(c, host, avail if avail < room else room, o)
     if length == DECODE_MORE and avail < room:
         st = translate_cached_x(c, lin + avail, &host2)
         if st != ST_OK:
@@ -183,7 +183,7 @@ cdef void step(Cpu* c) noexcept nogil:
             return
         memcpy(buf, host, avail)
         memcpy(buf + avail, host2, 15)
-        length = decode(c.mode, buf, room, o)
+        length = decode_for(c, buf, room, o)
     if length <= 0:
         c.status = fault_err(c, X_GP, 0)
         return

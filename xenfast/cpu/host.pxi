@@ -80,3 +80,17 @@ cdef inline u64 now_ns(Cpu* c) noexcept nogil:
     if c.clock.is_virtual:
         return c.clock.now + <u64>(c.slice - c.budget) + c.clock.offset
     return monotonic_ns() - c.clock.start + c.clock.offset
+
+# ---- the host's CPUID, for the model called "host" ---------------------------------------------------------------------
+cdef extern from *:
+    """
+    #if defined(__x86_64__) || defined(__i386__)
+    #include <cpuid.h>
+    static int xf_host_cpuid(uint32_t leaf, uint32_t sub, uint32_t* r) {
+        return __get_cpuid_count(leaf, sub, &r[0], &r[1], &r[2], &r[3]);
+    }
+    #else
+    static int xf_host_cpuid(uint32_t leaf, uint32_t sub, uint32_t* r) { (void)leaf; (void)sub; (void)r; return 0; }
+    #endif
+    """
+    int xf_host_cpuid(u32 leaf, u32 sub, u32* r) nogil

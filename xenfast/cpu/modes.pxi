@@ -76,6 +76,5 @@ cdef void reset_cpu(Cpu* c) noexcept nogil:
     c.cpl = 0
     c.timer_deadline = ~<u64>0
     c.until = ~<u64>0
-    cpuid_reset(c)
     tlb_flush(c)
     update_mode(c)

@@ -166,10 +166,7 @@ cdef int RDTSC(Cpu* c, Insn* o) noexcept nogil:
     return ST_OK
 
 cdef int RDTSCP(Cpu* c, Insn* o) noexcept nogil:
-    cdef int st
-    if not has_feature(c, FEAT_E1D, 27):
-        return fault(c, X_UD)
-    st = RDTSC(c, o)
+    cdef int st = RDTSC(c, o)
     if st == ST_OK:
         c.r[RCX] = <u32>c.tsc_aux
     return st

@@ -89,6 +89,9 @@ cdef struct Row:
     u16 size
     u16 fl_read
     u16 fl_write
+    u16 feature          # feature_id() it needs, 0 for none (opcodes_features.pxi)
+    u16 feature_256      # the same with VEX.L
+    u16 instead          # the row it is without that feature; ROW_UD: #UD
 
 cdef enum:
     ROW_MAX = 4096

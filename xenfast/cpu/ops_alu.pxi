@@ -396,7 +396,10 @@ cdef int cmpxchg16b(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 lo = c.r[RAX], hi = c.r[RDX]
     cdef u8* host = NULL
     cdef bint equal
-    cdef int st = operand_lin_w(c, o, 16, &lin)
+    cdef int st
+    if not has_feature(c, FEAT_1C, 13):
+        return fault(c, X_UD)
+    st = operand_lin_w(c, o, 16, &lin)
     if st != ST_OK:
         return st
     if lin & 15:

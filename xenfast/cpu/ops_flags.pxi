@@ -42,12 +42,16 @@ cdef int STI(Cpu* c, Insn* o) noexcept nogil:
     return branch_next(c, o)
 
 cdef int LAHF(Cpu* c, Insn* o) noexcept nogil:
-    """AH = SF ZF 0 AF 0 PF 1 CF."""
+    """AH = SF ZF 0 AF 0 PF 1 CF.  64-bit mode has it (and SAHF) as a feature."""
+    if c.mode & MODE_64 and not has_feature(c, FEAT_E1C, 0):
+        return fault(c, X_UD)
     c.r[RAX] = (c.r[RAX] & ~<u64>0xFF00) | (<u64>((get_arith(c) & 0xD5) | 2) << 8)
     return ST_OK
 
 cdef int SAHF(Cpu* c, Insn* o) noexcept nogil:
     """SF ZF AF PF CF from AH; OF stays."""
+    if c.mode & MODE_64 and not has_feature(c, FEAT_E1C, 0):
+        return fault(c, X_UD)
     set_arith(c, <u32>((c.r[RAX] >> 8) & 0xD5) | (get_arith(c) & FL_OF))
     return ST_OK
 

@@ -285,14 +285,10 @@ cdef int HLT(Cpu* c, Insn* o) noexcept nogil:
     return ST_EXIT
 
 cdef int CLAC(Cpu* c, Insn* o) noexcept nogil:
-    if not has_feature(c, FEAT_7B, 20):
-        return fault(c, X_UD)
     c.eflags &= ~<u32>FL_AC
     return ST_OK
 
 cdef int STAC(Cpu* c, Insn* o) noexcept nogil:
-    if not has_feature(c, FEAT_7B, 20):
-        return fault(c, X_UD)
     c.eflags |= FL_AC
     return ST_OK
 

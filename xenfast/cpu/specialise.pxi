@@ -183,7 +183,7 @@ cdef bint dead_at(Cpu* c, Block* b, const u8* host, i64 off) noexcept nogil:
         return False
     for i in range(4):
         o.off = 0
-        length = decode(b.mode, host + off, 4096 - <int>(start + off), &o)
+        length = decode_for(c, host + off, 4096 - <int>(start + off), &o)
         if length <= 0:
             return False
         mark_code(c, b.maddr >> 12, start + off, start + off + length - 1)

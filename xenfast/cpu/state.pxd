@@ -441,6 +441,23 @@ cdef struct PvDom:       # what Xen keeps for a PV domain
     u64 vm_assist        # bit per VMASST_TYPE
     Cpu* vcpus[128]      # by vcpu_id; NULL for none
 
+cdef struct CpuidForced: # bits of a CPUID leaf that the configuration gives a value
+    u32 leaf
+    u32 sub              # ~0: any
+    u32 reg              # 0 EAX, 1 EBX, 2 ECX, 3 EDX
+    u32 mask
+    u32 value
+
+cdef struct CpuidPolicy: # what CPUID says beside the features (cpu/cpuid.pxi)
+    u8 vendor[12]
+    u8 brand[48]
+    u32 signature        # leaf 1 EAX: family, model, stepping
+    u32 max_basic
+    u32 max_extended
+    u32 threads          # logical processors of the machine
+    u32 n_forced
+    CpuidForced forced[32]
+
 cdef struct Clock:
     u32 is_virtual       # 0: host CLOCK_MONOTONIC, 1: instructions retired + skipped idle time
     u64 start            # real: host ns at time 0
@@ -535,7 +552,10 @@ cdef struct Cpu:
     i64 slice            # budget at the start of this slice
     i64 bias             # exact: instructions kept back from budget, to be stepped one by one
     u64 until            # stop before the instruction at this RIP; ~0 for none
-    u64 cpuid_features[16]
+    u64 cpuid_features[16]       # the CPUID policy, by FEAT_* word: change it with policy_set() only
+    u64 cr4_legal        # bits of CR4 that the policy allows
+    CpuidPolicy cpuid
+    u32 apic_id
     TlbEntry* tlbs[2]
     TlbNotes notes[2]    # of each TLB
     Parked parked[4]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xenfast import cpuid
 from xenfast.errors import XenfastError
 from xenfast.libxl import disk, keys
 
@@ -59,6 +60,7 @@ class DomainConfig:
     on_reboot: str = "restart"
     on_crash: str = "destroy"
     max_grant_frames: int = 32
+    cpuid: cpuid.Policy = field(default_factory=cpuid.Policy)
     settings: dict[str, Value] = field(default_factory=dict)
 
 
@@ -209,6 +211,7 @@ def from_dict(settings: dict[str, Any], where: str = "config") -> DomainConfig:
     config.cmdline = _cmdline(values, fail)
     for name in ("on_poweroff", "on_reboot", "on_crash"):
         setattr(config, name, _action(name, values, getattr(config, name), fail))
+    config.cpuid = _cpuid(values, fail)
     config.disks = [_disk(spec, fail) for spec in values.get("disk", [])]
     _check_disks(config.disks, fail)
     config.name = config.name or "domain"
@@ -289,6 +292,15 @@ def _action(name: str, values: dict[str, Any], default: str, fail: Any) -> str:
     if action not in ACTIONS:
         raise fail(f"{name} cannot be {action!r}")
     return action
+
+
+def _cpuid(values: dict[str, Any], fail: Any) -> cpuid.Policy:
+    try:
+        policy = cpuid.parse(values.get("cpu") or cpuid.DEFAULT)
+        cpuid.change(policy, values.get("cpuid") or [])
+    except XenfastError as error:
+        raise fail(str(error)) from None
+    return policy
 
 
 def _disk(spec: Any, fail: Any) -> disk.DiskSpec:

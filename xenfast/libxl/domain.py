@@ -116,6 +116,7 @@ class Domain:
 
     def __init__(self, host: Host, settings: config.DomainConfig) -> None:
         self.host, self.config, self.name = host, settings, settings.name
+        settings.cpuid.warn()
         image = kernel.load_pv(settings.kernel)
         ramdisk = kernel.read_file(settings.ramdisk, "ramdisk") if settings.ramdisk else b""
         images = host.devices.open_images(settings.disks)
@@ -127,6 +128,7 @@ class Domain:
                 vcpus=settings.maxvcpus,
                 uuid=bytes.fromhex(settings.uuid.replace("-", "")),
                 max_grant_frames=settings.max_grant_frames,
+                cpuid=settings.cpuid,
             )
         except BaseException:
             host.devices.close_images(images)

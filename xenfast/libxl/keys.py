@@ -93,7 +93,7 @@ _TABLE = [
     *_keys(STRING_OR_NUMBER, IGNORED, "altp2m"),
     *_keys(BOOLEAN, IGNORED, "altp2mhvm"),
     *_keys(BOOLEAN, UNSUPPORTED, "nestedhvm"),
-    *_keys(STRING_OR_LIST, UNSUPPORTED, "cpuid"),
+    *_keys(STRING_OR_LIST, SUPPORTED, "cpuid"),
     *_keys(STRING, IGNORED, "acpi_firmware smbios_firmware"),
     *_keys(LIST, IGNORED, "smbios"),
     *_keys(STRING, IGNORED, "ms_vm_genid"),
@@ -148,6 +148,8 @@ _TABLE = [
     *_keys(NUMBER, IGNORED, "nr_spis"),
     *_keys(LIST, IGNORED, "mca_caps"),
     *_keys(BOOLEAN, IGNORED, "msr_relaxed"),
+    # Not of xl.cfg(5): the CPU model, as of xenfast run --cpu
+    *_keys(STRING, SUPPORTED, "cpu"),
 ]
 
 KEYS: dict[str, Key] = {key.name: key for key in _TABLE}

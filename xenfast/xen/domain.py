@@ -40,11 +40,12 @@ class Domain:
     """struct domain.  ``vcpus=0`` makes a domain whose kernel is Python."""
 
     def __init__(self, hypervisor: "Hypervisor", domid: int, name: str, *, max_pages: int, vcpus: int,
-                 uuid: bytes = bytes(16), max_grant_frames: int = 64, max_evtchns: int = 1023) -> None:
+                 uuid: bytes = bytes(16), max_grant_frames: int = 64, max_evtchns: int = 1023, cpuid: Any = None) -> None:
         if not 0 <= vcpus <= MAX_VCPUS:
             raise XenfastError(f"a domain cannot have {vcpus} vcpus (at most {MAX_VCPUS})")
         self.hypervisor = hypervisor
         self.domid, self.name, self.uuid = domid, name, uuid
+        self.cpuid = cpuid
         self.max_pages = max_pages
         self.tot_pages = 0
         self.is_alive = True                    # until destroy()

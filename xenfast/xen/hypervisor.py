@@ -41,8 +41,12 @@ class Hypervisor:
         self.domains[0] = self.dom0
 
     def create_domain(self, name: str = "", *, max_pages: int = 0, vcpus: int = 1, uuid: bytes = bytes(16),
-                      domid: int | None = None, max_grant_frames: int = 64, max_evtchns: int = 1023) -> Domain:
-        """A new domain with vcpus that are all down; the builder brings up vcpu 0.  ``vcpus=0``: a kernel in Python."""
+                      domid: int | None = None, max_grant_frames: int = 64, max_evtchns: int = 1023,
+                      cpuid: Any = None) -> Domain:
+        """A new domain with vcpus that are all down; the builder brings up vcpu 0.  ``vcpus=0``: a kernel in Python.
+
+        ``cpuid`` is its CPUID policy (``xenfast.cpuid.Policy``), None for all there is.
+        """
         with self.lock:
             if domid is None:
                 domid = self._next_domid
@@ -50,7 +54,7 @@ class Hypervisor:
             if domid in self.domains:
                 raise XenfastError(f"there is a domain {domid} already")
             domain = Domain(self, domid, name or f"domain-{domid}", max_pages=max_pages, vcpus=vcpus, uuid=uuid,
-                            max_grant_frames=max_grant_frames, max_evtchns=max_evtchns)
+                            max_grant_frames=max_grant_frames, max_evtchns=max_evtchns, cpuid=cpuid)
             self.domains[domid] = domain
             return domain
 
@@ -66,6 +70,8 @@ class Hypervisor:
         core = _core.PvVcpu(self.memory, clock=self.clock.core, domain=vcpu.domain.core, vcpu_id=vcpu.vcpu_id)
         core.exact = self.clock.is_virtual
         core.seed = (self.seed << 24 ^ vcpu.domain.domid << 8 ^ vcpu.vcpu_id) & (1 << 64) - 1
+        if vcpu.domain.cpuid is not None:
+            vcpu.domain.cpuid.apply(core)
         return core
 
     def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> StopReason:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from xenfast import guests
+from xenfast import cpuid, guests
 from xenfast.errors import XenfastError
 from xenfast.libxl import config as config_module
 from xenfast.libxl.config import DomainConfig
@@ -54,6 +54,7 @@ def parser() -> Parser:
     p.add_argument("--cmdline", metavar="TEXT", help="kernel command line")
     p.add_argument("--memory", metavar="MIB", help="memory in MiB (256)")
     p.add_argument("--vcpus", metavar="N", help="number of virtual CPUs (1)")
+    p.add_argument("--cpu", metavar="MODEL[,+F][,-F]", help=f"CPU model ({', '.join(cpuid.MODELS)}) and features to add or leave out")
     p.add_argument("--name", metavar="NAME", help="name of the domain")
     p.add_argument("--disk", metavar="SPEC", action="append", help="a disk: 'root.img,raw,xvda,w'; repeatable")
     p.add_argument("--expect", metavar="REGEX", help="end with status 0 as soon as the console shows this")
@@ -301,7 +302,7 @@ def configuration(options: argparse.Namespace) -> DomainConfig:
         settings = config_module.parse_settings(text, where)
     for pair in pairs:
         settings |= config_module.parse_settings(pair, "command line")
-    for name in ("kernel", "ramdisk", "cmdline", "name"):
+    for name in ("kernel", "ramdisk", "cmdline", "name", "cpu"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     for name in ("memory", "vcpus"):
