@@ -222,7 +222,14 @@ cdef int mem_write_sys(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
 
 # ---- what is not RAM ------------------------------------------------------------------------------------------------
 cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
-    """Leave run() for the device model; the instruction is restarted and finds the answer (Vcpu.mmio_return)."""
+    """Leave run() for the device model; the instruction is restarted and finds the answer (Vcpu.mmio_return).
+
+    Not so for what the processor itself wants of descriptor tables, a TSS or the stack of an interrupt: such accesses cannot be
+    restarted, reach no device, and read ones.
+    """
+    if unlikely(c.implicit or c.delivering):
+        out[0] = ~<u64>0
+        return ST_OK
     if c.exit.count and c.exit.nr == c.exit.address:
         c.exit.count = 0
         out[0] = c.exit.value
@@ -230,6 +237,8 @@ cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
     return mmio_exit(c, size, 0, 0)
 
 cdef int mmio_write(Cpu* c, int size, u64 v) noexcept nogil:
+    if unlikely(c.implicit or c.delivering):
+        return ST_OK
     if c.exit.count and c.exit.nr == c.exit.address:
         c.exit.count = 0
         return ST_OK

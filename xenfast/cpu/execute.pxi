@@ -198,6 +198,14 @@ cdef void step(Cpu* c) noexcept nogil:
         return
     o.fn(c, o)
 
+cdef inline void count_fault(Cpu* c) noexcept nogil:
+    """A fault delivered with no instruction retired since the last one counts as one, lest a handler that faults at once never ends."""
+    cdef u64 retired = c.icount + <u64>(c.slice - c.budget)
+    if retired + 1 == c.fault_icount:
+        c.budget -= 1
+        retired += 1
+    c.fault_icount = retired + 1
+
 cdef inline void run_block(Cpu* c) noexcept nogil:
     cdef Insn* first = find_block(c)
     c.want_link = NULL
@@ -235,6 +243,8 @@ cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
         if c.status == ST_FAULT or c.status == ST_TRAP:
             c.stat[STAT_FAULTS] += 1
             c.status = deliver(c) if likely(c.hook_on == 0) else hook_deliver(c)
+            if c.status != ST_EXIT:
+                count_fault(c)
         if c.status == ST_EXIT:
             reason = c.exit.reason
         elif c.trace:

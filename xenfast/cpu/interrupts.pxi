@@ -47,9 +47,14 @@ cdef bint combines(int first, int second) noexcept nogil:
     return contributory(first) and contributory(second)
 
 cdef int interrupt(Cpu* c, int vector, bint has_error, u32 error, bint soft) noexcept nogil:
+    cdef int st
+    c.delivering = 1
     if not c.mode & MODE_PE:
-        return interrupt_real(c, vector)
-    return interrupt_protected(c, vector, has_error, error, soft)
+        st = interrupt_real(c, vector)
+    else:
+        st = interrupt_protected(c, vector, has_error, error, soft)
+    c.delivering = 0
+    return st
 
 cdef int interrupt_real(Cpu* c, int vector) noexcept nogil:
     """SDM Vol. 3, 20.1.4: the interrupt vector table."""

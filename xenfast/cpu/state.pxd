@@ -517,6 +517,7 @@ cdef struct Cpu:
     u32 pkru
     u8 va_shift          # 64 - the width of canonical addresses: 16, or 7 with CR4.LA57
     u8 implicit          # an access of the processor itself to a system structure: EFLAGS.AC does not open SMAP
+    u8 delivering        # an exception is being delivered: pushes to device memory get lost
     u64 tsc_aux
     u64 tsc_offset       # what WRMSR made the TSC differ from now_ns() by
     u64 xcr0
@@ -577,6 +578,7 @@ cdef struct Cpu:
     u32 unknown_n        # things the guest asked for that we do not have, for the log
     u32 unknown_kind[32]
     u64 unknown_value[32]
+    u64 fault_icount     # 1 + instructions retired at the last delivery of a fault (0: none)
     u64 stat[16]         # counters, indexed by STAT_*
     # Hooks (hooks.pxi)
     HookRule* hooks
