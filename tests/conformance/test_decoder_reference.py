@@ -12,7 +12,7 @@ import pytest
 from xenfast import _core
 
 pytest.importorskip("iced_x86")
-from tests.conformance import decoding
+from tests.conformance import codebytes, reference
 from tests.conformance.decoder_rules import ABSENT, DIFFERENT, RULES, Disagreement, explain
 
 CASES = int(os.environ.get("XENFAST_DECODER_CASES", "100000"))
@@ -22,15 +22,15 @@ BATCH = 250_000
 ROWS = _core.opcode_rows()
 
 
-def compare(records: decoding.Bytes, bits: int, used: Counter) -> list[str]:
+def compare(records: codebytes.Bytes, bits: int, used: Counter) -> list[str]:
     """Disagreements that no rule explains; the rules that explained one are counted."""
-    lengths, ops = _core.decode_many(records.reshape(-1), bits, decoding.STRIDE)
-    theirs, mnemonics = decoding.reference(records, bits)
+    lengths, ops = _core.decode_many(records.reshape(-1), bits, codebytes.STRIDE)
+    theirs, mnemonics = reference.reference(records, bits)
     unexplained = []
     for i in np.flatnonzero(np.maximum(lengths, 0) != theirs):
-        instruction = decoding.describe(records[i], bits)
+        instruction = reference.describe(records[i], bits)
         d = Disagreement(bits, records[i].tobytes(), int(lengths[i]), int(theirs[i]), ROWS[ops[i]],
-                         decoding.MNEMONICS[mnemonics[i]], frozenset(decoding.features(instruction)))
+                         reference.MNEMONICS[mnemonics[i]], frozenset(reference.features(instruction)))
         rule = explain(d)
         used[rule.name if rule else "unexplained"] += 1
         if rule is None and len(unexplained) < 40:
@@ -52,7 +52,7 @@ def test_random_bytes(bits):
     """Random instructions have the length, and are legal or not, as the reference decoder says, or a written rule says why not."""
     rng = np.random.default_rng([SEED, bits])
     sizes = [min(BATCH, CASES - done) for done in range(0, CASES, BATCH)]
-    used = check((decoding.cases(rng, n, bits) for n in sizes), bits)
+    used = check((codebytes.cases(rng, n, bits) for n in sizes), bits)
     print(f"\nseed {SEED}, {bits}-bit code:", ", ".join(f"{name} {n:,}" for name, n in used.most_common()))
     if LONG and bits == 64:
         unused = {rule.name for rule in [*ABSENT, *DIFFERENT]} - set(used) - {"SYSRET outside 64-bit mode"}
@@ -63,7 +63,7 @@ def test_random_bytes(bits):
 @pytest.mark.parametrize("bits", [64, 32, 16])
 def test_every_opcode(bits):
     """Every opcode of the four legacy maps with every mandatory prefix and ModRM byte, and every opcode of the three VEX maps."""
-    used = check([decoding.every_legacy_opcode(bits), decoding.every_vex_opcode(np.random.default_rng(SEED))], bits)
+    used = check([codebytes.every_legacy_opcode(bits), codebytes.every_vex_opcode(np.random.default_rng(SEED))], bits)
     print(f"\n{bits}-bit code:", ", ".join(f"{name} {n:,}" for name, n in used.most_common()))
 
 

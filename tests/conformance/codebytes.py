@@ -1,4 +1,4 @@
-"""Instruction bytes for the proof of the decoder, sixteen a case, and what the reference decoder says about them.
+"""Instruction bytes, sixteen a case, for the proof of the decoder and for fuzzing.
 
 Half of the cases are built as instructions are (SDM Vol. 2, 2.1): prefixes, REX, an escape or a VEX, EVEX or XOP
 prefix, an opcode, ModRM with its special cases, SIB with its own, and random bytes behind. A quarter is random bytes,
@@ -8,7 +8,6 @@ and the rest runs up to and across the limit of 15 bytes.
 from __future__ import annotations
 
 import numpy as np
-from iced_x86 import CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic
 from numpy.typing import NDArray
 
 STRIDE = 16
@@ -18,13 +17,6 @@ LEGACY = np.array([0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0
 # the ways into a map: bytes before the opcode, and which of them are random (VEX, EVEX and XOP payloads)
 ESCAPES = ["", "0f", "0f38", "0f3a", "c5??", "c4????", "c4e1??", "c4e2??", "c4e3??", "62??????", "8f????"]
 WEIGHTS = np.array([26, 26, 12, 12, 6, 3, 3, 6, 4, 1, 1]) / 100
-
-
-def names_of(enumeration: object) -> dict[int, str]:
-    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
-
-
-FEATURES, MNEMONICS = names_of(CpuidFeature), names_of(Mnemonic)
 
 
 def put(records: Bytes, at: NDArray[np.int64], where: NDArray[np.bool_], values: Bytes) -> None:
@@ -102,25 +94,3 @@ def every_vex_opcode(rng: np.random.Generator) -> Bytes:
     modrm = np.tile(np.concatenate([np.arange(8) << 3, np.arange(8) << 3 | 0xC0]), len(head) * 256)
     records[:, 4] = modrm | rng.integers(0, 8, len(records))
     return records
-
-
-def reference(records: Bytes, bits: int) -> tuple[NDArray[np.int8], list[int]]:
-    """iced-x86's answer: the length (0: no instruction) and the mnemonic of each case."""
-    decoder = Decoder(bits, records.tobytes(), DecoderOptions.NONE)
-    instruction = Instruction()
-    lengths, mnemonics = [0] * len(records), [0] * len(records)
-    for i in range(len(records)):
-        decoder.position = i * STRIDE
-        decoder.decode_out(instruction)
-        mnemonics[i] = instruction.mnemonic
-        if mnemonics[i]:
-            lengths[i] = instruction.len
-    return np.array(lengths, "i1"), mnemonics
-
-
-def describe(record: Bytes, bits: int) -> Instruction:
-    return Decoder(bits, record.tobytes(), DecoderOptions.NONE).decode()
-
-
-def features(instruction: Instruction) -> set[str]:
-    return {FEATURES[f] for f in instruction.cpuid_features()}
