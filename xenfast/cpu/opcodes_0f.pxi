@@ -10,8 +10,8 @@ cdef void rows_0f() noexcept:
     # ---- 00: groups 6 and 7 -----------------------------------------------------------------------------------
     op_reg(MAP_0F | 0x00, 0, SLDT_E, b"SLDT", b"Ev", F_NONE, F_NONE, 0)
     op_reg(MAP_0F | 0x00, 1, STR_E, b"STR", b"Ev", F_NONE, F_NONE, 0)
-    op_reg(MAP_0F | 0x00, 2, LLDT_E, b"LLDT", b"Ew", F_NONE, F_NONE, A_PRIV | A_END)
-    op_reg(MAP_0F | 0x00, 3, LTR_E, b"LTR", b"Ew", F_NONE, F_NONE, A_PRIV | A_END)
+    op_reg(MAP_0F | 0x00, 2, LLDT_E, b"LLDT", b"Ew", F_NONE, F_NONE, A_END)
+    op_reg(MAP_0F | 0x00, 3, LTR_E, b"LTR", b"Ew", F_NONE, F_NONE, A_END)
     op_reg(MAP_0F | 0x00, 4, VERR_E, b"VERR", b"Ew", F_ALL, F_ALL, 0)
     op_reg(MAP_0F | 0x00, 5, VERW_E, b"VERW", b"Ew", F_ALL, F_ALL, 0)
     op_mem(MAP_0F | 0x01, 0, SGDT_M, b"SGDT", b"Ms", F_NONE, F_NONE, 0)

@@ -160,19 +160,27 @@ cdef int SLDT_E(Cpu* c, Insn* o) noexcept nogil:
 cdef int STR_E(Cpu* c, Insn* o) noexcept nogil:
     return system_selector(c, o, TR)
 
-cdef int LLDT_E(Cpu* c, Insn* o) noexcept nogil:
-    cdef u64 sel
-    cdef int st
+cdef inline int system_privilege(Cpu* c, Insn* o) noexcept nogil:
+    """LLDT and LTR: #UD in real and virtual-8086 mode goes before #GP for the privilege level."""
     if not c.mode & MODE_PE or c.mode & MODE_VM:
         return fault(c, X_UD)
+    if c.cpl == 0:
+        return ST_OK
+    return pv_emulate(c, o) if c.is_pv else fault_err(c, X_GP, 0)
+
+cdef int LLDT_E(Cpu* c, Insn* o) noexcept nogil:
+    cdef u64 sel
+    cdef int st = system_privilege(c, o)
+    if st != ST_OK:
+        return st
     st = read_rm_n(c, o, 2, &sel)
     return load_ldtr(c, <u16>sel) if st == ST_OK else st
 
 cdef int LTR_E(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 sel
-    cdef int st
-    if not c.mode & MODE_PE or c.mode & MODE_VM:
-        return fault(c, X_UD)
+    cdef int st = system_privilege(c, o)
+    if st != ST_OK:
+        return st
     st = read_rm_n(c, o, 2, &sel)
     return load_tr(c, <u16>sel) if st == ST_OK else st
 
