@@ -250,6 +250,30 @@ def test_sysret_to_nowhere_faults_in_ring_0(m):
     assert go(m, "sysretq").vector == 13 and m.cpu.cpl == 0
 
 
+@pytest.mark.parametrize("mask, stepped", [(0, True), (0x100, False)])
+def test_syscall_is_stepped_by_the_tf_it_leaves(m, mask, stepped):
+    """No #DB in the kernel behind SYSCALL when IA32_FMASK clears TF; without that, behind SYSCALL itself."""
+    set_idt(m, 1, CODE + 0x200)
+    m.write(CODE + 0x100, assemble("inc r14; hlt"))
+    m.write(CODE + 0x200, assemble("mov r15, [rsp]; mov rax, dr6; hlt"))
+    setup = "".join(f"mov ecx, {nr}; mov eax, {v & 0xffffffff}; mov edx, {v >> 32}; wrmsr;" for nr, v in (
+        (0xC0000081, ((U_CODE32 | 3) << 16 | K_CODE) << 32), (0xC0000082, CODE + 0x100), (0xC0000084, mask)))
+    assert go(m, setup).reason is Reason.UNTIL
+    ring3(m)
+    m.rflags = 0x102
+    assert go(m, "syscall; nop").reason is Reason.HLT
+    assert (m.r14, m.r15) == ((0, CODE + 0x100) if stepped else (1, 0))
+
+
+def test_sysret_is_stepped_by_the_tf_it_loads(m):
+    """TF in R11: #DB at once in ring 3, before its first instruction; IRET would let one pass."""
+    set_idt(m, 1, CODE + 0x200)
+    m.write(CODE + 0x200, assemble("mov r15, [rsp]; mov rax, dr6; hlt"))
+    setup = f"mov ecx, 0xc0000081; xor eax, eax; mov edx, {(U_CODE32 | 3) << 16 | K_CODE}; wrmsr; lea rcx, [rip + there]; mov r11, 0x102;"
+    assert go(m, setup + "sysretq; there: inc r14; nop").reason is Reason.HLT
+    assert (m.r14, m.r15, m.rax >> 14 & 1) == (0, m.rcx, 1)
+
+
 def test_syscall_is_for_64_bit_mode(m):
     """In compatibility mode SYSCALL is #UD on Intel processors."""
     ring3(m, 32)

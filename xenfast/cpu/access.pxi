@@ -2,7 +2,7 @@
 #
 # SDM Vol. 1, 3.7 (operand addressing), Vol. 3, 5.3 and 5.4 (limit and type checks).  Every function returns ST_OK, or
 # ST_FAULT with the exception in Cpu.exc_*, or ST_EXIT for memory that is not RAM.  Nothing is written before the last byte is known to
-# be writable.  Left out: alignment checking (#AC), split locks are not atomic.
+# be writable.  A LOCKed operand across a page boundary is atomic where the two frames are neighbours, else against others of its kind only.
 
 cdef enum:
     RMW_AGAIN = 6        # rmw_end(): a LOCKed compare-and-swap lost a race; begin again
@@ -89,10 +89,22 @@ cdef inline int mem_write(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
         return ST_OK
     return mem_write_slow(c, lin, size, v)
 
+cdef inline bint misaligned(Cpu* c, u64 lin, u64 n) noexcept nogil:
+    """Is this access an #AC (SDM Vol. 3, 6.15, table 6-7)?  16 is BP_ALIGN."""
+    if likely(not c.bp_on & 16) or not c.tlb_index:
+        return False
+    if n == 10 or n == 94 or n == 108:                    # x87: the extended format, FSAVE areas
+        n = 8 if n == 10 else 4 if n == 108 else 2
+    elif n == 14 or n == 28 or n == 6:                    # environments, far pointers
+        n = 2 if n == 14 else 4
+    return n <= 16 and lin & (n - 1)
+
 cdef int mem_read_slow(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
     cdef u64 v = 0
     cdef u8* host = NULL
     cdef int st
+    if misaligned(c, lin, size):
+        return fault_err(c, X_AC, 0)
     if (lin & 4095) + size <= 4096:
         st = translate(c, lin, ACC_READ, &host)
         if st == ST_MMIO:
@@ -110,6 +122,8 @@ cdef int mem_read_slow(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:
 cdef int mem_write_slow(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
     cdef u8* host = NULL
     cdef int st
+    if misaligned(c, lin, size):
+        return fault_err(c, X_AC, 0)
     if (lin & 4095) + size > 4096:
         return mem_write_n(c, lin, size, &v)
     st = translate(c, lin, ACC_WRITE, &host)
@@ -132,7 +146,10 @@ cdef int mem_read_n(Cpu* c, u64 lin, u64 n, void* out) noexcept nogil:
     cdef u8* h1 = NULL
     cdef u8* h2 = NULL
     cdef u64 n1 = 4096 - (lin & 4095)
-    cdef int st = translate_cached(c, lin, ACC_READ, &h1)
+    cdef int st
+    if misaligned(c, lin, n):
+        return fault_err(c, X_AC, 0)
+    st = translate_cached(c, lin, ACC_READ, &h1)
     if st == ST_OK and n > n1:
         st = translate_cached(c, lin + n1, ACC_READ, &h2)
     if st != ST_OK:
@@ -159,7 +176,10 @@ cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
     cdef u8* h1 = NULL
     cdef u8* h2 = NULL
     cdef u64 n1 = 4096 - (lin & 4095)
-    cdef int st = translate_cached(c, lin, ACC_WRITE, &h1)
+    cdef int st
+    if misaligned(c, lin, n):
+        return fault_err(c, X_AC, 0)
+    st = translate_cached(c, lin, ACC_WRITE, &h1)
     if st == ST_OK and n > n1:
         st = translate_cached(c, lin + n1, ACC_WRITE, &h2)
     if st != ST_OK:
@@ -374,6 +394,8 @@ cdef int rmw_begin_lin(Cpu* c, u64 lin, int size, Rmw* m, u64* old) noexcept nog
         old[0] = m.old = host_load(m.host, size)
         return ST_OK
     m.kind = RMW_SLOW
+    if misaligned(c, lin, size):
+        return fault_err(c, X_AC, 0)
     if (lin & 4095) + size <= 4096:
         st = translate(c, lin, ACC_WRITE, &m.host)
         if likely(st == ST_OK):
@@ -403,7 +425,7 @@ cdef int rmw_end_mem(Cpu* c, Rmw* m, int size, bint lock, u64 v) noexcept nogil:
     """The memory half of rmw_end, for operands of another size."""
     cdef int st
     if m.kind == RMW_SLOW:
-        return mem_write(c, m.lin, size, v)
+        return rmw_end_split(c, m, size, v) if lock else mem_write(c, m.lin, size, v)
     if m.kind == RMW_TABLE:
         return pv_fixup_rmw(c, m.lin, size, m.old, v)
     if unlikely(c.bp_on & BP_LOOK) and m.kind == RMW_CODE:
@@ -417,6 +439,38 @@ cdef int rmw_end_mem(Cpu* c, Rmw* m, int size, bint lock, u64 v) noexcept nogil:
         host_store(m.host, size, v)
     if m.kind == RMW_CODE:
         code_written(c, m.host, size)
+    return ST_OK
+
+cdef int rmw_end_split(Cpu* c, Rmw* m, int size, u64 v) noexcept nogil:
+    """LOCKed, across a page boundary: one compare-and-swap of the host where the frames are neighbours, else under a lock of its own."""
+    cdef u8* h1 = NULL
+    cdef u8* h2 = NULL
+    cdef u64 n1 = 4096 - (m.lin & 4095), now = 0
+    cdef bint ok
+    cdef int st
+    if (n1 >= <u64>size or translate_cached(c, m.lin, ACC_WRITE, &h1) != ST_OK
+            or translate_cached(c, m.lin + n1, ACC_WRITE, &h2) != ST_OK):
+        return mem_write(c, m.lin, size, v)               # not RAM
+    if unlikely(c.bp_on & BP_LOOK):
+        st = look(c, m.lin, size, True, v)
+        if st != ST_OK:
+            return st
+    if h2 == h1 + n1:
+        ok = host_cas(h1, size, m.old, v)
+    else:
+        # SAFETY: n1 < size <= 8, so the two parts lie in the two pages.
+        spin_lock(&c.mem.split_lock)
+        memcpy(&now, h1, n1)
+        memcpy(<u8*>&now + n1, h2, size - n1)
+        ok = now == m.old
+        if ok:
+            memcpy(h1, &v, n1)
+            memcpy(h2, <u8*>&v + n1, size - n1)
+        spin_unlock(&c.mem.split_lock)
+    if not ok:
+        return RMW_AGAIN
+    code_written(c, h1, n1)
+    code_written(c, h2, size - n1)
     return ST_OK
 
 cdef bint host_cas(u8* p, int size, u64 old, u64 new) noexcept nogil:

@@ -209,16 +209,16 @@ cdef u32 call_interrupt(list hooks, owner, Cpu* c) except? 0xFFFFFFFF:
     cdef u32 error = c.exc_error
     cdef u64 int_rip = c.int_rip
     cdef int status = <int>c.exit.code
-    cdef u8 hard = c.trap_hard
+    cdef u8 soft = c.soft_int
     cdef bint done = False
     cdef Hook h
-    c.trap_hard = 0
+    c.soft_int = 0
     for h in hooks:
         if h is not None and h.vcpu is not None and h.callback(owner, vector, error) is True:
             done = True
     if done:
         return EXIT_NONE
-    c.exc_vector, c.exc_has_error, c.exc_error, c.int_rip, c.trap_hard, c.status = vector, has_error, error, int_rip, hard, status
+    c.exc_vector, c.exc_has_error, c.exc_error, c.int_rip, c.soft_int, c.status = vector, has_error, error, int_rip, soft, status
     c.hook_quiet += 1
     status = deliver(c)
     c.hook_quiet -= 1

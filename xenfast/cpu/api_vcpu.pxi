@@ -162,6 +162,20 @@ cdef class Vcpu:
         """From any thread: have run() look at the requests (REQ_STOP: return EXIT_STOP)."""
         request(self.c, bits)
 
+    def nmi(self):
+        """From any thread: a non-maskable interrupt, once; taken when no handler of an earlier one runs.  Bare machines."""
+        fetch_or(&self.c.events, EVENT_NMI)
+        request(self.c, REQ_EVENT)
+
+    def interrupt(self, u8 vector):
+        """From any thread: an external interrupt, taken when IF is set; False if an earlier one still waits.  Bare machines."""
+        if self.c.events & EVENT_INTR:
+            return False
+        self.c.intr_vector = vector
+        fetch_or(&self.c.events, EVENT_INTR)
+        request(self.c, REQ_EVENT)
+        return True
+
     @property
     def exact(self):
         """Stop after exactly the budget (else at the next end of a block)."""

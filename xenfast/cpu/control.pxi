@@ -86,6 +86,8 @@ cdef bint write_cr4(Cpu* c, u64 v) noexcept nogil:
     c.va_shift = 7 if v & CR4_LA57 else 16
     if changed & CR4_PAGING:
         tlb_flush(c)
+    if changed & CR4_DE:
+        debug_changed(c)
     return True
 
 # ---- EFER -----------------------------------------------------------------------------------------------------------

@@ -216,7 +216,6 @@ cdef inline void run_block(Cpu* c) noexcept nogil:
 cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
     """Run budget instructions, exactly or to the end of a block; returns an exit reason."""
     cdef u32 reason = EXIT_NONE
-    cdef bint traced
     c.bias = MAX_BLOCK if exact else 0
     c.slice = budget - c.bias
     c.budget = c.slice
@@ -231,13 +230,12 @@ cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
         if unlikely(c.until != ~<u64>0) and code_lin(c, c.rip) == c.until:
             reason = EXIT_UNTIL
             break
-        traced = c.eflags & FL_TF
-        if unlikely(traced or c.trace or c.inhibit or c.bp_on & BP_DEBUG or c.budget < 0):
-            c.inhibit = 0
-            if traced or c.bp_on & BP_DEBUG:
-                step_debug(c)
-            else:
-                step(c)
+        if unlikely(c.events) and take_event(c):
+            reason = c.exit.reason if c.status == ST_EXIT else <u32>EXIT_NONE
+            continue
+        if (unlikely(c.eflags & (FL_TF | FL_AC) or c.trace or c.inhibit or c.bp_on & BP_DEBUG or c.budget < 0 or c.db_pending)
+                and run_alone(c)):
+            step_alone(c)
         else:
             run_block(c)
         if c.status == ST_FAULT or c.status == ST_TRAP:

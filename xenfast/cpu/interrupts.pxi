@@ -4,47 +4,79 @@
 # (Vol. 3, 6.15).  A machine without an IDT (the tools API) gets EXIT_EXCEPTION instead.  Task gates lead to
 # task.pxi.  What a PV guest gets instead is in pv_traps.pxi.
 
+cdef enum:               # what is delivered
+    BY_EXCEPTION = 0
+    BY_SOFTWARE = 1      # INT n, INT3, INTO
+    BY_HARDWARE = 2      # NMI, external interrupts
+
 cdef int deliver(Cpu* c) noexcept nogil:
     """Deliver the exception in Cpu.exc_* with c.rip as the return address.  ST_BRANCH or ST_EXIT."""
-    cdef u8 vector = c.exc_vector
-    cdef u32 error = c.exc_error
-    cdef bint has_error = c.exc_has_error
-    cdef bint soft = c.status == ST_TRAP and c.exc_vector != X_DB and not c.trap_hard
-    cdef int st
-    c.trap_hard = 0
+    cdef int how = BY_SOFTWARE if c.soft_int else BY_EXCEPTION
+    c.soft_int = 0
     if c.is_pv:
         return pv_deliver(c)
+    return deliver_by(c, c.exc_vector, c.exc_has_error, c.exc_error, how)
+
+cdef int deliver_by(Cpu* c, int vector, bint has_error, u32 error, int how) noexcept nogil:
+    """Faults on the way are delivered in its stead, or combine with it; the depth of that is bounded by the table below."""
+    cdef int st
     if c.idtr.limit == 0:
         c.exit.reason = EXIT_EXCEPTION
         c.exit.nr = vector
         c.exit.code = error
         c.exit.address = c.cr2
         return ST_EXIT
-    st = interrupt(c, vector, has_error, error, soft)
-    if st == ST_FAULT and soft:                 # a fault of the INT instruction, whatever its number
+    c.exc_vector = X_GP                         # should delivery fail without saying why
+    st = interrupt(c, vector, has_error, error, how == BY_SOFTWARE)
+    if st != ST_FAULT:
+        c.bp_fault = 0
+        if vector == X_DB and how == BY_EXCEPTION:
+            c.dr[7] &= ~<u64>DR7_GD             # SDM Vol. 3, 17.2.4
+        return st
+    c.status = ST_FAULT
+    c.bp_fault = 0
+    if how == BY_SOFTWARE:                      # a fault of the INT instruction, whatever its number
         c.rip = c.int_rip
-        c.status = ST_FAULT
-        return deliver(c)
-    if st == ST_FAULT and not combines(vector, c.exc_vector):
-        return deliver(c)                       # benign: the second one alone
-    if st == ST_FAULT and vector != X_DF:
-        st = interrupt(c, X_DF, True, 0, False)
-    if st == ST_FAULT:
-        c.exit.reason = EXIT_SHUTDOWN
-        c.exit.nr = vector
-        return ST_EXIT
-    return st
+    elif how == BY_EXCEPTION and combines(vector, c.exc_vector):
+        if vector == X_DF:
+            c.exit.reason = EXIT_SHUTDOWN
+            c.exit.nr = vector
+            return ST_EXIT
+        fault_err(c, X_DF, 0)
+    return deliver(c)
 
 cdef inline bint contributory(int v) noexcept nogil:
     return v == X_DE or (v >= X_TS and v <= X_GP)
 
 cdef bint combines(int first, int second) noexcept nogil:
-    """Does the pair make a double fault (SDM Vol. 3, table 6-5)?"""
-    if first == X_DF:
-        return True
-    if first == X_PF:
+    """Does the pair make a double fault, or, with #DF first, a shutdown (SDM Vol. 3, table 6-5)?"""
+    if first == X_PF or first == X_DF:
         return second == X_PF or contributory(second)
     return contributory(first) and contributory(second)
+
+# ---- events from outside --------------------------------------------------------------------------------------------
+cdef bint event_ready(Cpu* c) noexcept nogil:
+    """Would an event be taken before the next instruction?"""
+    if c.events & EVENT_NMI and not c.nmi_blocked and not c.inhibit & INHIBIT_SS:
+        return True
+    return c.events & EVENT_INTR and c.eflags & FL_IF and not c.inhibit
+
+cdef bint take_event(Cpu* c) noexcept nogil:
+    """NMI first, then an external interrupt (SDM Vol. 3, table 6-2); a debug trap of the last instruction comes before both."""
+    cdef u8 vector = c.intr_vector
+    if c.db_pending or c.is_pv or not event_ready(c):
+        return False
+    c.stat[STAT_EVENTS] += 1
+    c.status = ST_BRANCH
+    if c.events & EVENT_NMI and not c.nmi_blocked and not c.inhibit & INHIBIT_SS:
+        fetch_and(&c.events, ~<u32>EVENT_NMI)
+        c.nmi_blocked = 1
+        vector = X_NMI
+    else:
+        fetch_and(&c.events, ~<u32>EVENT_INTR)
+    c.inhibit = 0
+    c.status = deliver_by(c, vector, False, 0, BY_HARDWARE)
+    return True
 
 cdef int interrupt(Cpu* c, int vector, bint has_error, u32 error, bint soft) noexcept nogil:
     cdef int st
@@ -80,11 +112,13 @@ cdef int interrupt_protected(Cpu* c, int vector, bint has_error, u32 error, bint
     cdef u32 at = vector * (16 if lma else 8)
     cdef u16 sel, new_ss
     cdef int kind, dpl, cpl, ist, width, st
-    cdef u32 flags = (get_eflags(c) & ~<u32>FL_RF) | (FL_RF if c.status == ST_FAULT and vector != X_DB else 0)
+    cdef u32 flags = get_eflags(c) & ~<u32>FL_RF
     cdef bint vm = (c.mode & MODE_VM) != 0
     cdef u64 frame[10]
     cdef u8 packed[80]
     cdef int n = 0, i
+    if c.status == ST_FAULT and not c.bp_fault or c.rep_rip == c.rip:
+        flags |= FL_RF                          # SDM Vol. 3, 17.3.1.1
     if at + (15 if lma else 7) > c.idtr.limit:
         return fault_err(c, X_GP, vector * 8 + 2 + ext)
     if mem_read_sys(c, c.idtr.base + at, 8, &low) != ST_OK:

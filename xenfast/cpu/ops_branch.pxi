@@ -107,6 +107,7 @@ cdef inline int software_interrupt(Cpu* c, Insn* o, int vector) noexcept nogil:
         return pv_int(c, o, vector)
     c.int_rip = insn_rip(c, o)
     branch_next(c, o)
+    c.soft_int = 1
     fault(c, vector)
     return ST_TRAP
 
@@ -127,7 +128,7 @@ cdef int INTO(Cpu* c, Insn* o) noexcept nogil:
     return software_interrupt(c, o, X_OF)
 
 cdef int INT1(Cpu* c, Insn* o) noexcept nogil:
-    """#DB as a trap, whatever the gate's DPL."""
+    """#DB as a trap, whatever the gate's DPL; DR6 tells nothing of it."""
     branch_next(c, o)
     fault(c, X_DB)
     return ST_TRAP

@@ -343,6 +343,13 @@ cdef int RETF_Iw(Cpu* c, Insn* o) noexcept nogil:
     return ret_far(c, o.size, <u64>(o.imm & 0xFFFF))
 
 cdef int IRET(Cpu* c, Insn* o) noexcept nogil:
+    """NMIs may come again behind it (SDM Vol. 3, 6.7.1)."""
+    cdef int st = interrupt_return(c, o)
+    if st != ST_FAULT:
+        c.nmi_blocked = 0
+    return st
+
+cdef int interrupt_return(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 ip, cs, fl, code, ss_desc = 0, ss = 0
     cdef u64 sp = get_sp(c)
     cdef u64 new_sp

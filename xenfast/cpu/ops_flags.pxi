@@ -38,7 +38,7 @@ cdef int STI(Cpu* c, Insn* o) noexcept nogil:
         return pv_emulate(c, o) if c.is_pv else fault_err(c, X_GP, 0)
     if not c.eflags & FL_IF:
         c.eflags |= FL_IF
-        c.inhibit = 1
+        c.inhibit = INHIBIT_STI
     return branch_next(c, o)
 
 cdef int LAHF(Cpu* c, Insn* o) noexcept nogil:

@@ -47,6 +47,7 @@ cdef inline int port_in(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
     st = io_allowed(c, o, port, size)
     if st != ST_OK:
         return st
+    io_watch(c, port, size)
     branch_next(c, o)
     return pio_exit(c, port, size, False, 0, 0)
 
@@ -57,6 +58,7 @@ cdef inline int port_out(Cpu* c, Insn* o, u32 port, int size) noexcept nogil:
     st = io_allowed(c, o, port, size)
     if st != ST_OK:
         return st
+    io_watch(c, port, size)
     branch_next(c, o)
     return pio_exit(c, port, size, True, get_reg(c, o, RAX, size), 0)
 
@@ -84,7 +86,7 @@ cdef inline int string_io_end(Cpu* c, Insn* o, int st) noexcept nogil:
         left = count_get(c, o) - 1
         count_set(c, o, left)
         if left != 0:
-            c.rip = insn_rip(c, o)
+            c.rip = c.rep_rip = insn_rip(c, o)
     return st
 
 cdef int INS(Cpu* c, Insn* o) noexcept nogil:
@@ -100,6 +102,7 @@ cdef int INS(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     index_move(c, o, RDI, step_of(c, o))
+    io_watch(c, <u16>c.r[RDX], o.size)
     st = pio_exit(c, <u16>c.r[RDX], o.size, False, 0, lin)
     return string_io_end(c, o, st)
 
@@ -114,5 +117,6 @@ cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     index_move(c, o, RSI, step_of(c, o))
+    io_watch(c, <u16>c.r[RDX], o.size)
     st = pio_exit(c, <u16>c.r[RDX], o.size, True, v, 0)
     return string_io_end(c, o, st)

@@ -60,7 +60,7 @@ cdef int MOV_S_E(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     if seg == SS:
-        c.inhibit = 1
+        c.inhibit = INHIBIT_SS
     return branch_next(c, o)
 
 cdef int MOVZX_G_Eb(Cpu* c, Insn* o) noexcept nogil:

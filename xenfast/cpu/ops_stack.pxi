@@ -82,7 +82,7 @@ cdef int POP_S(Cpu* c, Insn* o) noexcept nogil:
     if st != ST_OK:
         return st
     if seg == SS:
-        c.inhibit = 1
+        c.inhibit = INHIBIT_SS
         if old_mode & MODE_SS32 == 0 and not old_mode & MODE_64:
             sp = (c.r[RSP] & ~<u64>0xFFFF) | <u16>sp        # the pop itself used the old width
         c.r[RSP] = sp

@@ -3,7 +3,7 @@
 # SDM Vol. 2 (REP) and Vol. 1, 7.3.9.  Registers are up to date after every iteration, so a fault or an interrupt in
 # the middle restarts the instruction where it was.  Upward MOVS and STOS on plain RAM go a page at a time: one
 # translation, one memmove or memset. A long REP gives way after REP_BYTES or REP_STEPS by branching to itself; each
-# time it is begun counts as an instruction.
+# time it is begun counts as an instruction.  While debug exceptions are looked for it gives way after every iteration (SDM Vol. 3, 17.3.1.4).
 
 cdef enum:
     REP_BYTES = 1 << 18  # bulk: at most this much before other things get a look
@@ -32,7 +32,7 @@ cdef inline u64 step_of(Cpu* c, Insn* o) noexcept nogil:
 
 cdef inline int again(Cpu* c, Insn* o) noexcept nogil:
     """To the same instruction, through the dispatcher."""
-    c.rip = insn_rip(c, o)
+    c.rip = c.rep_rip = insn_rip(c, o)
     return ST_BRANCH
 
 cdef inline u64 fit(Insn* o, u64 off, u64 lin, u64 count) noexcept nogil:
@@ -108,7 +108,7 @@ cdef int movs_one(Cpu* c, Insn* o) noexcept nogil:
 
 cdef int MOVS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 left, k
-    cdef i64 room = REP_BYTES
+    cdef i64 room = 1 if c.stepping else REP_BYTES
     cdef int st
     if not repeats(o):
         return movs_one(c, o)
@@ -117,7 +117,7 @@ cdef int MOVS(Cpu* c, Insn* o) noexcept nogil:
         if room <= 0 or c.code_hit:
             return again(c, o)
         k = left
-        st = ST_FAULT if c.eflags & FL_DF else movs_bulk(c, o, &k)
+        st = ST_FAULT if c.eflags & FL_DF or c.stepping else movs_bulk(c, o, &k)
         if st != ST_OK:
             k = 1
             st = movs_one(c, o)
@@ -158,7 +158,7 @@ cdef int stos_one(Cpu* c, Insn* o) noexcept nogil:
 
 cdef int STOS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 left, k
-    cdef i64 room = REP_BYTES
+    cdef i64 room = 1 if c.stepping else REP_BYTES
     cdef int st
     if not repeats(o):
         return stos_one(c, o)
@@ -167,7 +167,7 @@ cdef int STOS(Cpu* c, Insn* o) noexcept nogil:
         if room <= 0 or c.code_hit:
             return again(c, o)
         k = left
-        st = ST_FAULT if c.eflags & FL_DF else stos_bulk(c, o, &k)
+        st = ST_FAULT if c.eflags & FL_DF or c.stepping else stos_bulk(c, o, &k)
         if st != ST_OK:
             k = 1
             st = stos_one(c, o)
@@ -185,7 +185,7 @@ cdef int LODS(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 left = count_get(c, o) if repeats(o) else 1
     cdef int st, steps = 0
     while left != 0:
-        if steps == REP_STEPS:
+        if steps == (1 if c.stepping else REP_STEPS):
             return again(c, o)
         st = element_read(c, o, o.seg, index_get(c, o, RSI), &v)
         if st != ST_OK:
@@ -235,7 +235,7 @@ cdef inline int string_compare(Cpu* c, Insn* o, bint scas) noexcept nogil:
         count_set(c, o, left)
         if left == 0 or (a == b) == until_equal:
             break
-        if steps == REP_STEPS:
+        if steps == (1 if c.stepping else REP_STEPS):
             flags_sub(c, o.size, a, b, a - b)
             return again(c, o)
     flags_sub(c, o.size, a, b, a - b)

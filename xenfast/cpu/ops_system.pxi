@@ -212,7 +212,13 @@ cdef int SYSCALL(Cpu* c, Insn* o) noexcept nogil:
     c.rip = c.lstar
     set_eflags(c, get_eflags(c) & ~<u32>(c.fmask | FL_RF))
     flat_ring(c, cs, cs + 8, 0, True)
+    trap_behind(c)
     return ST_BRANCH
+
+cdef inline void trap_behind(Cpu* c) noexcept nogil:
+    """SYSCALL and SYSRET are stepped by the TF they load, not by the one they began with."""
+    if c.eflags & FL_TF:
+        c.db_pending |= DR6_BS
 
 cdef int SYSRET(Cpu* c, Insn* o) noexcept nogil:
     cdef u16 cs = <u16>(c.star >> 48)
@@ -223,6 +229,7 @@ cdef int SYSRET(Cpu* c, Insn* o) noexcept nogil:
     c.rip = c.r[RCX] if o.size == 8 else <u32>c.r[RCX]
     set_eflags(c, <u32>c.r[11] & 0x3C7FD7)
     flat_ring(c, (cs + 16 if o.size == 8 else cs) | 3, (cs + 8) | 3, 3, o.size == 8)
+    trap_behind(c)
     return ST_BRANCH
 
 cdef int SYSENTER(Cpu* c, Insn* o) noexcept nogil:
@@ -289,6 +296,8 @@ cdef int WRGSBASE_R(Cpu* c, Insn* o) noexcept nogil:
 # ---- the rest -------------------------------------------------------------------------------------------------------
 cdef int HLT(Cpu* c, Insn* o) noexcept nogil:
     branch_next(c, o)
+    if event_ready(c):
+        return ST_BRANCH
     c.exit.reason = EXIT_HLT
     return ST_EXIT
 

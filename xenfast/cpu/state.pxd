@@ -108,6 +108,14 @@ cdef enum:
     REQ_FLUSH = 4       # flush the TLB, then clear the bit (the asker may be waiting)
     REQ_CODE = 8        # drop the decoded blocks named in the code queue, then clear the bit
 
+cdef enum:               # Cpu.inhibit
+    INHIBIT_STI = 1      # external interrupts
+    INHIBIT_SS = 2       # those, NMI and debug exceptions (MOV SS, POP SS)
+
+cdef enum:               # Cpu.events
+    EVENT_NMI = 1
+    EVENT_INTR = 2       # an external interrupt, Cpu.intr_vector
+
 # Why run() returned (Cpu.exit.reason).  Python sees these as _core.ExitReason.
 cpdef enum ExitReason:
     EXIT_NONE = 0
@@ -388,6 +396,7 @@ cdef struct Mem:
     Cpu** vcpus          # every vcpu on this memory, of any domain; NULL for a free slot
     u32 vcpu_slots
     u32 lock             # spin lock for frame types and counts (pv_mmu)
+    u32 split_lock       # spin lock of LOCKed operands that cross into a page elsewhere
 
 cdef struct PhysMap:     # guest frame -> machine frame, for bare machines, PVH and HVM; PV guests have none
     u64* mfn             # PHYSMAP_MMIO: not RAM.  Bit 63: read-only
@@ -482,7 +491,7 @@ cdef struct Cpu:
     u8 cpl
     u8 is_pv
     u8 tlb_index         # 0 supervisor, 1 user
-    u8 inhibit           # interrupts held off for one instruction (STI, MOV SS)
+    u8 inhibit           # INHIBIT_*: held off for one instruction
     u8 halted
     u8 reserved
     # Pending exception
@@ -525,7 +534,15 @@ cdef struct Cpu:
     u64 dr[8]
     u8 bp_on             # kinds of breakpoints that are enabled (debug.pxi)
     u8 bp_hit            # data breakpoints the instruction has hit
-    u8 trap_hard         # ST_TRAP is no INT n: delivery does not look at the gate's DPL
+    u8 bp_fault          # the #DB is of an instruction breakpoint: its frame has RF as it was
+    u8 soft_int          # the ST_TRAP is of INT n, INT3 or INTO: delivery looks at the gate's DPL
+    u8 stepping          # REP does one iteration
+    u64 db_pending       # DR6 bits of a #DB that comes before the next instruction
+    u64 rep_rip          # RIP of a REP instruction that gave way between two iterations
+    # Events of a bare machine (interrupts.pxi)
+    u32 events           # EVENT_*, set by anyone
+    u8 intr_vector
+    u8 nmi_blocked       # until the next IRET
     # Floating point and vectors
     Vec v[16]
     F80 st[8]            # physical registers; ST(i) is st[(top + i) & 7]

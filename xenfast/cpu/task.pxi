@@ -17,9 +17,8 @@ cdef enum:               # TSS fields (SDM Vol. 3, figures 7-2 and 7-10)
 cdef u16* TSS_SEGMENT_ORDER = [ES, CS, SS, DS, FS, GS]
 
 cdef inline int task_fault(Cpu* c, int vector, u32 error) noexcept nogil:
-    """A fault with c.rip as it has been set; ST_TRAP, but not of the kind a gate's DPL is checked for."""
+    """A fault of the new task, with c.rip as it has been set."""
     fault_err(c, vector, error)
-    c.trap_hard = 1
     return ST_TRAP
 
 cdef int task_descriptor(Cpu* c, u16 sel, bint busy, int bad, u32 ext, u64* desc) noexcept nogil:
@@ -136,13 +135,8 @@ cdef int load_task(Cpu* c, const u8* image, bint wide, bint nested) noexcept nog
     if c.rip > c.seg[CS].limit:
         return task_fault(c, X_GP, 0)
     if wide and image[0x64] & 1:                        # T: debug trap on entry
-        c.dr[6] |= 1 << 15
-        return task_fault_db(c)
+        c.db_pending |= DR6_BT
     return ST_BRANCH
-
-cdef int task_fault_db(Cpu* c) noexcept nogil:
-    fault(c, X_DB)
-    return ST_TRAP
 
 cdef int load_task_ldt(Cpu* c, u16 sel) noexcept nogil:
     cdef u64 desc, lin
@@ -151,7 +145,6 @@ cdef int load_task_ldt(Cpu* c, u16 sel) noexcept nogil:
     if sel & 4 or not desc_address(c, sel, &lin):
         return task_fault(c, X_TS, sel & 0xFFFC)
     if mem_read_sys(c, lin, 8, &desc) != ST_OK:
-        c.trap_hard = 1
         return ST_TRAP
     if desc_attr(desc) & 0x1F != SYS_LDT or not desc_attr(desc) & ATTR_P:
         return task_fault(c, X_TS, sel & 0xFFFC)
@@ -164,7 +157,6 @@ cdef int task_desc(Cpu* c, u16 sel, u64* desc) noexcept nogil:
     if not desc_address(c, sel, &lin):
         return task_fault(c, X_TS, sel & 0xFFFC)
     if mem_read_sys(c, lin, 8, desc) != ST_OK:
-        c.trap_hard = 1
         return ST_TRAP
     return ST_OK
 
@@ -238,6 +230,7 @@ cdef int task_interrupt(Cpu* c, u64 gate, bint has_error, u32 error, u32 ext) no
     if st == ST_OK:
         st = task_switch(c, sel, desc, TASK_CALL, c.rip)
     if st == ST_TRAP:
+        c.int_rip = c.rip                               # what is wrong is found in the new task, at its EIP
         return ST_FAULT
     if st == ST_BRANCH and has_error:
         width = 4 if desc_attr(desc) & 8 else 2
