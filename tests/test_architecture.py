@@ -120,3 +120,21 @@ def test_numpy_is_the_only_dependency_at_run_time():
                 names = [node.module or ""]
             for top in {name.split(".")[0] for name in names} - {"xenfast", "numpy"}:
                 assert top in sys.stdlib_module_names, f"{name_of(path)} imports {top}"
+
+
+# Inline assembly of the interpreter: file -> statements (docs/decisions/0009-two-ways-onto-the-host.md says why).
+ASSEMBLY = {"fp_host.pxi": None, "ops_alu.pxi": 1, "ops_muldiv.pxi": 1}
+
+
+def test_the_interpreter_takes_no_flags_from_the_host():
+    """Inline assembly stands in three files, beside a portable half, and hands flags out only as values; the translator is not meant."""
+    for path in sorted((PACKAGE / "cpu").glob("*.p*")):
+        text = path.read_text()
+        if path.name.startswith("jit") or GENERATED in text[:300]:
+            continue
+        found = len(re.findall(r"__asm__|\basm\s*(?:volatile)?\s*\(", text))
+        allowed = ASSEMBLY.get(path.name, 0)
+        assert allowed is None or found == allowed, f"{name_of(path)}: {found} assembly statements"
+        assert found == 0 or ("__x86_64__" in text and "#else" in text), f"{name_of(path)}: no portable half"
+        for word in ("pushf", "popf", "lahf", "sahf", "__readeflags", "_addcarry", "_subborrow", "__builtin_ia32_readeflags"):
+            assert not re.search(rf'"[^"\n]*\b{word}\b[^"\n]*" *:|{word}_u64\(', text), f"{name_of(path)} uses {word}"

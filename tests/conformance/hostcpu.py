@@ -1,5 +1,5 @@
-"""The host CPU as an oracle: run single instructions natively, in a child process, and report registers, flags and
-memory.
+"""The host CPU as an oracle for sequences of integer instructions (docs/decisions/0009): run them natively, in a
+child process, and report registers, flags and memory.
 
 Everything lives at fixed addresses below 2 GiB (``BASE``), so that the same code bytes and register values mean the
 same natively and in the emulator: a control page, a trampoline that loads all registers and flags and saves them

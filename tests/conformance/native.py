@@ -1,4 +1,6 @@
-"""The oracle of the conformance tests: the same cases on the host's own processor and on the emulator.
+"""The oracle for single instructions with floating-point and vector state: the same cases on the host's processor and on the emulator.
+
+(Sequences of integer instructions: hostcpu.py; docs/decisions/0009 says why there are two.)
 
 A case is one instruction with all the state it may see: 16 general registers, RFLAGS, the FXSAVE image, the upper
 halves of the YMM registers and 512 bytes of memory around ``MEM``.  ``native()`` and ``emulated()`` take an array

@@ -16,7 +16,7 @@ import numpy as np
 from tests.conformance import codebytes
 from xenfast import _core
 
-FRAMES = 256                          # 1 MiB; guest frames above are device memory
+FRAMES = 64                           # 256 KiB; guest frames above are device memory
 IDT, GDT, LDT, TSS = 0x1000, 0x2000, 0x2800, 0x3000
 PML4, PDPT, PD, PT, PAE_PDPT, PD32, PT32 = 0x4000, 0x5000, 0x6000, 0x7000, 0x8000, 0x9000, 0xA000
 CODE, DATA, STACK = 0x10000, 0x18000, 0x20000
@@ -134,10 +134,10 @@ class Maker:
         code0, code3 = (0xAF9B, 0xAFFB) if long else (0xCF9B, 0xCFFB)
         fixed = [0, self.flat(code0), self.flat(0xCF93), self.flat(0xCFFB), self.flat(0xCFF3), self.flat(code3),
                  0x67 | (TSS & 0xFFFFFF) << 16 | 0x89 << 40 | 0x2000, 0, self.flat(0xCF9B), self.flat(0x8F9B), self.flat(0x8F93)]
-        table = fixed + [self.descriptor() for _ in range(64 - len(fixed))]
-        struct.pack_into("<64Q", memory, GDT, *table)
-        struct.pack_into("<16Q", memory, LDT, *(self.descriptor() for _ in range(16)))
-        struct.pack_into("<512Q", memory, IDT, *r.choices([self.gates(long) for _ in range(24)], k=512))
+        some = [self.descriptor() for _ in range(16)]
+        struct.pack_into("<64Q", memory, GDT, *fixed, *r.choices(some, k=64 - len(fixed)))
+        struct.pack_into("<16Q", memory, LDT, *some)
+        struct.pack_into("<512Q", memory, IDT, *r.choices([self.gates(long) for _ in range(16)], k=512))
         for i in range(TSS, TSS + 0x68, 4):
             struct.pack_into("<I", memory, i, self.value() & 0xFFFFFFFF)
         struct.pack_into("<IH", memory, TSS + 4, STACK + 0x1000, 0x10)
@@ -156,7 +156,7 @@ class Maker:
 
     # -- page tables --------------------------------------------------------------------------------------------------
     def page_tables(self, memory: bytearray) -> None:
-        """Identity over the first MiB in three formats, large pages behind it, and a few mistakes."""
+        """Identity over RAM in three formats, large pages behind it, and a few mistakes."""
         r = self.rng
         put = struct.pack_into
         rights = P | RW | US | r.choice((0, A, A | D))
@@ -166,11 +166,11 @@ class Maker:
         put("<4Q", memory, PDPT, PD | rights, 0 | rights | PS, PD | rights, 1 << 30 | rights | PS | G)
         put("<2Q", memory, PDPT + 510 * 8, PD | rights, PD | rights)
         put("<3Q", memory, PD, PT | rights, 0 | rights | PS, 1 << 21 | rights | PS | G)
-        put("<256Q", memory, PT, *(i << 12 | rights for i in range(FRAMES)))
+        put(f"<{FRAMES}Q", memory, PT, *(i << 12 | rights for i in range(FRAMES)))
         put("<4Q", memory, PAE_PDPT, PD | P, PD | P, PD | P, r.choice((0, PD | P, PD | P | RW)))
         put("<3I", memory, PD32, PT32 | rights, 0 | rights | PS, PD32 | rights)
         put("<I", memory, PD32 + 4092, PT32 | rights)
-        put("<256I", memory, PT32, *(i << 12 | rights for i in range(FRAMES)))
+        put(f"<{FRAMES}I", memory, PT32, *(i << 12 | rights for i in range(FRAMES)))
         for _ in range(r.choice((0, 0, 1, 3, 12))):
             table = r.choice((PML4, PDPT, PD, PT, PT, PT, PAE_PDPT, PD32, PT32, PT32))
             at = table + r.choice((r.randrange(4), r.randrange(256), (DATA >> 12) + r.randrange(8), (STACK >> 12) + r.randrange(4))) * 8
@@ -214,7 +214,7 @@ class Maker:
         self.descriptor_tables(memory, long)
         self.page_tables(memory)
         if not pe:
-            struct.pack_into("<512H", memory, 0, *(word for _ in range(256) for word in (r.randrange(0x4000), CODE >> 4)))
+            struct.pack_into("<256I", memory, 0, *r.choices([r.randrange(0x4000) | CODE << 12 for _ in range(16)], k=256))
         starts = self.program(memory, bits)
         cpl = 3 if vm86 else r.choice((0, 0, 3)) if pe else 0
         cr0 = pe | (1 << 31 if paging else 0) | 0x10 | sum(b for b in CR0_BITS if self.some(0.15)) | 0x20

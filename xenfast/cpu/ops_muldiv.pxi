@@ -17,7 +17,7 @@ cdef extern from *:
     }
     /* hi < d, so the quotient fits */
     static inline uint64_t xf_udiv(uint64_t hi, uint64_t lo, uint64_t d, uint64_t* rem) {
-    #if defined(__x86_64__)
+    #if defined(__x86_64__) && !defined(XF_PORTABLE)
         uint64_t q, r;
         __asm__("divq %4" : "=a"(q), "=d"(r) : "a"(lo), "d"(hi), "r"(d) : "cc");
         *rem = r;
