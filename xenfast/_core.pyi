@@ -162,6 +162,7 @@ class Vcpu:
     cr3: int
     cr4: int
     efer: int
+    xcr0: int
     mxcsr: int
     pkru: int
     apic_id: int

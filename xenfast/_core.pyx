@@ -42,10 +42,17 @@ include "cpu/ops_sse_convert.pxi"
 include "cpu/ops_sse4.pxi"
 include "cpu/ops_pcmpstr.pxi"     # SSE4.2 string comparison
 include "cpu/ops_crypto.pxi"    # AES, PCLMULQDQ, SHA
+include "cpu/ops_avx.pxi"       # AVX, AVX2: what SSE does not have
+include "cpu/ops_gather.pxi"
+include "cpu/ops_f16c.pxi"
+include "cpu/ops_fma.pxi"
+include "cpu/ops_xsave.pxi"     # XSAVE and its kin, XCR0
 include "cpu/opcodes.pxi"       # the opcode table: shape and row functions
 include "cpu/opcodes_x87.pxi"   # its rows
 include "cpu/opcodes_sse.pxi"
 include "cpu/opcodes_sse4.pxi"
+include "cpu/opcodes_vex.pxi"
+include "cpu/opcodes_vex38.pxi"
 include "cpu/decode.pxi"        # bytes -> Insn
 include "cpu/opcodes_features.pxi"   # which feature of CPUID an instruction belongs to
 include "cpu/ops_alu.pxi"       # what instructions do: arithmetic and logic

@@ -97,6 +97,7 @@ int main(int argc, char **argv) {
     if (cases == MAP_FAILED || code_rw == MAP_FAILED || rx != (void *)CODE || data != (void *)DATA) return 2;
     sigaltstack(&alt, 0);
     for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &act, 0);
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2B));           /* for 32-bit code */
     raise(SIGTRAP);
     return 2;
 }

@@ -121,7 +121,7 @@ class Emulator:
         tables[1024 + (DATA >> 21)], tables[1024 + (CODE >> 21)] = pt_data | 7, pt_code | 7
         tables[1536:1538] = [DATA + 4096 * i | 7 for i in range(2)]
         tables[2048 : 2048 + SLOT * SLOTS // 4096] = [CODE + 4096 * i | 5 for i in range(SLOT * SLOTS // 4096)]
-        v.cr3, v.cr4, v.efer, v.cr0 = pml4, 0x620, 0xD01, 0x80000033
+        v.cr3, v.cr4, v.efer, v.cr0, v.xcr0 = pml4, 0x40620, 0xD01, 0x80000033, 7
         v.set_table("idtr", 0, 0)    # no IDT: exceptions end run()
         for name in ("ss", "ds", "es"):
             v.set_segment(name, 0x2B, 0, 0xFFFFFFFF, 0xC0F3)

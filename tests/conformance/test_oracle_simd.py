@@ -98,9 +98,9 @@ def encode(rng: np.random.Generator, form: Form, case: np.void) -> None:
     case["length"] = len(code)
 
 
-def generate(table: list[Form], seed: int, each: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    cases = blank(len(table) * each)
+def random_state(rng: np.random.Generator, n: int) -> np.ndarray:
+    """n cases with everything random but the vector registers and memory."""
+    cases = blank(n)
     cases["gpr"] = rng.integers(0, 1 << 63, (len(cases), 16), "u8") * 2 + rng.integers(0, 2, (len(cases), 16), "u8")
     cases["rflags"] = 2 | rng.integers(0, 1 << 12, len(cases)).astype("u8") & 0x8D5
     mxcsr = rng.integers(0, 1 << 16, len(cases)).astype("u4") & 0xE07F           # rounding, FTZ, DAZ, flags
@@ -110,6 +110,12 @@ def generate(table: list[Form], seed: int, each: int) -> np.ndarray:
     cases["fx"]["ftw"] = rng.integers(0, 256, len(cases))
     cases["fx"]["fsw"] = rng.integers(0, 8, len(cases)) << 11
     cases["fx"]["st"][:, :, :10] = rng.integers(0, 256, (len(cases), 8, 10))
+    return cases
+
+
+def generate(table: list[Form], seed: int, each: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    cases = random_state(rng, len(table) * each)
     for i, form in enumerate(table):
         part = cases[i * each : (i + 1) * each]
         part["fx"]["xmm"] = vectors(rng, form.data, (each, 16, 16))

@@ -400,6 +400,14 @@ cdef class Vcpu:
         set_pkru(self.c, value)
 
     @property
+    def xcr0(self):
+        return self.c.xcr0
+
+    @xcr0.setter
+    def xcr0(self, u64 value):
+        self.c.xcr0 = value
+
+    @property
     def mxcsr(self):
         return self.c.mxcsr
 

@@ -83,7 +83,7 @@ CPUID_FEATURES = (
     ("tm2", FEAT_1C, 8, OFF, ""),
     ("ssse3", FEAT_1C, 9, ON, "sse3"),
     ("cntxid", FEAT_1C, 10, OFF, ""),
-    ("fma", FEAT_1C, 12, OFF, "avx"),
+    ("fma", FEAT_1C, 12, ON, "avx"),
     ("cx16", FEAT_1C, 13, ON, "lm"),
     ("xtpr", FEAT_1C, 14, OFF, ""),
     ("pdcm", FEAT_1C, 15, OFF, ""),
@@ -96,9 +96,9 @@ CPUID_FEATURES = (
     ("popcnt", FEAT_1C, 23, ON, ""),
     ("tsc_deadline", FEAT_1C, 24, OFF, "apic tsc"),
     ("aesni", FEAT_1C, 25, ON, "sse2"),
-    ("xsave", FEAT_1C, 26, OFF, "fxsr"),
-    ("avx", FEAT_1C, 28, OFF, "xsave sse4_2"),
-    ("f16c", FEAT_1C, 29, OFF, "avx"),
+    ("xsave", FEAT_1C, 26, ON, "fxsr"),
+    ("avx", FEAT_1C, 28, ON, "xsave sse4_2"),
+    ("f16c", FEAT_1C, 29, ON, "avx"),
     ("rdrand", FEAT_1C, 30, ON, ""),
     ("hypervisor", FEAT_1C, 31, HIDDEN, ""),
     ("syscall", FEAT_E1D, 11, ON, ""),
@@ -133,16 +133,16 @@ CPUID_FEATURES = (
     ("perfctr_nb", FEAT_E1C, 24, OFF, ""),
     ("dbext", FEAT_E1C, 26, OFF, ""),
     ("monitorx", FEAT_E1C, 29, OFF, ""),
-    ("xsaveopt", FEAT_DA1, 0, OFF, "xsave"),
-    ("xsavec", FEAT_DA1, 1, OFF, "xsave"),
-    ("xgetbv1", FEAT_DA1, 2, OFF, "xsave"),
-    ("xsaves", FEAT_DA1, 3, OFF, "xsave"),
+    ("xsaveopt", FEAT_DA1, 0, ON, "xsave"),
+    ("xsavec", FEAT_DA1, 1, ON, "xsave"),
+    ("xgetbv1", FEAT_DA1, 2, ON, "xsave"),
+    ("xsaves", FEAT_DA1, 3, BARE, "xsave"),
     ("fsgsbase", FEAT_7B, 0, ON, "lm"),
     ("tsc_adjust", FEAT_7B, 1, OFF, "tsc"),
     ("sgx", FEAT_7B, 2, OFF, ""),
     ("bmi1", FEAT_7B, 3, ON, ""),
     ("hle", FEAT_7B, 4, OFF, ""),
-    ("avx2", FEAT_7B, 5, OFF, "avx"),
+    ("avx2", FEAT_7B, 5, ON, "avx"),
     ("fdp_excp_only", FEAT_7B, 6, OFF, ""),
     ("smep", FEAT_7B, 7, BARE, ""),
     ("bmi2", FEAT_7B, 8, ON, ""),
@@ -372,6 +372,8 @@ cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
         r.a = feature_word(c, FEAT_7A1)
     elif leaf == 0xB:
         cpuid_topology(c, sub, r)
+    elif leaf == 0xD:
+        cpuid_xsave(c, sub, r)
 
 cdef void cpuid_extended(Cpu* c, u32 leaf, CpuidLeaf* r) noexcept nogil:
     if leaf == <u32>0x80000000:

@@ -253,14 +253,16 @@ cdef inline bint legal(Row* row, u32 mode, Insn* o, bint lock) noexcept nogil:
         return False
     if row.attrs & A_MEM and not o.is_mem:
         return False
-    if o.vex and not legal_vex(row, o):
+    if o.vex and not legal_vex(row, o, 15 if mode & MODE_64 else 7):
         return False
     return not (row.attrs & A_REG and o.is_mem)
 
-cdef inline bint legal_vex(Row* row, Insn* o) noexcept nogil:
+cdef inline bint legal_vex(Row* row, Insn* o, u8 registers) noexcept nogil:
     """VEX.vvvv, VEX.L and VEX.W where the row names a value for them (SDM Vol. 2, 2.3.5.6 and 2.4, class by class)."""
-    if o.vvvv and not row.form & F_VVVV:
+    if o.vvvv and (not row.form & F_VVVV or row.attrs & A_HREG and o.is_mem):
         return False
+    if row.form & F_VSIB and (o.reg == o.vvvv & registers or o.reg == o.imm or o.vvvv & registers == o.imm):
+        return False                  # destination, mask and indices are three registers (VGATHERDPS)
     if row.attrs & (A_L0 if o.vex & VEX_L else A_L1):
         return False
     return not row.attrs & (A_W0 if o.vex & VEX_W else A_W1)

@@ -24,6 +24,7 @@ cdef enum:               # MsrRow.kind
     M_EFER = 6
     M_BASE = 7           # FS and GS; at = segment
     M_PAT = 8
+    M_ZERO = 10          # reads as 0, anything else written to it is #GP; at: the feature_id() it belongs to
     M_MTRR = 9           # fields of Cpu in a row; mtrr.pxi says what may be written
 
 cdef struct MsrRow:
@@ -68,6 +69,7 @@ cdef void init_msrs() noexcept:
     msr_range(0x268, 0x26F, M_MTRR, <u64>&c.mtrr_fixed[3])
     msr(0x277, M_PAT, <u64>&c.pat)                       # IA32_PAT
     msr(0x2FF, M_MTRR, <u64>&c.mtrr_def)                 # IA32_MTRR_DEF_TYPE
+    msr(0xDA0, M_ZERO, feature_id(FEAT_DA1, 3))          # IA32_XSS: no supervisor state
     msr(MSR_EFER, M_EFER, 0)
     msr(0xC0000081, M_FIELD, <u64>&c.star)
     msr(0xC0000082, M_CANON, <u64>&c.lstar)
@@ -96,6 +98,9 @@ cdef bint msr_read(Cpu* c, u32 nr, u64* v) noexcept nogil:
     cdef MsrRow* row = msr_find(nr)
     if row == NULL:
         return False
+    if row.kind == M_ZERO:
+        v[0] = 0
+        return has_feature_id(c, <u16>row.at)
     if row.kind == M_QUIET or row.kind == M_READ:
         v[0] = row.at
     elif row.kind == M_TSC:
@@ -119,6 +124,8 @@ cdef bint msr_write(Cpu* c, u32 nr, u64 v) noexcept nogil:
         return False
     if row.kind == M_LOW32 and v >> 32:
         return False
+    if row.kind == M_ZERO:
+        return v == 0 and has_feature_id(c, <u16>row.at)
     if row.kind == M_QUIET:
         return True
     if row.kind == M_TSC:

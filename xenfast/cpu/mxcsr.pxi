@@ -2,7 +2,8 @@
 #
 # SDM Vol. 1, 10.2.3 and 11.5.  With all exceptions masked (the usual case) an operation is just done, and its flags
 # stay in the host's status register until somebody reads MXCSR.  With one unmasked, the flags are looked at after
-# each operation, before its result is stored: fp_begin(c); the operation; fp_check(c, &result, kind).
+# each operation, before its result is stored: fp_begin(c); the operation; fp_check(c, &result, kind).  The two halves of
+# a 256-bit operation are one operation: fp_check_lanes().
 
 cdef enum:
     MXCSR_FLAGS = 0x3F
@@ -65,6 +66,9 @@ cdef bint has_tiny(const Lane* r, int kind) noexcept nogil:
     return False
 
 cdef int fp_check(Cpu* c, const void* result, int kind) noexcept nogil:
+    return fp_check_lanes(c, <const Lane*>result, 1, kind)
+
+cdef int fp_check_lanes(Cpu* c, const Lane* result, int lanes, int kind) noexcept nogil:
     """After an operation, before its result is stored: merge its flags; #XM if one is unmasked (Vol. 1, 11.5.2).
 
     An unmasked invalid, denormal or divide-by-zero precedes the operation, so that nothing is known of overflow,
@@ -74,7 +78,7 @@ cdef int fp_check(Cpu* c, const void* result, int kind) noexcept nogil:
     """
     cdef u32 raised = host_fp_flags()
     cdef u32 unmasked = ~(c.mxcsr >> 7) & MXCSR_FLAGS
-    if unmasked & FP_UE and kind != TINY_NO and has_tiny(<const Lane*>result, kind):
+    if unmasked & FP_UE and kind != TINY_NO and (has_tiny(result, kind) or lanes == 2 and has_tiny(result + 1, kind)):
         raised |= FP_UE
     if raised & unmasked & (FP_IE | FP_DE | FP_ZE):
         raised &= FP_IE | FP_DE | FP_ZE

@@ -38,6 +38,7 @@ cdef enum:               # attributes
     A_L1 = 0x80000
     A_W0 = 0x100000
     A_W1 = 0x200000
+    A_HREG = 0x400000    # H is an operand of the register form only: with memory VEX.vvvv must be 1111b
     A_PREFIXES = 0xF000
 
 cdef enum:               # what the operand string says (Row.form)
@@ -274,3 +275,4 @@ cdef void init_opcodes() noexcept:
     rows_sse()
     rows_sse4()
     rows_bmi()
+    rows_vex()

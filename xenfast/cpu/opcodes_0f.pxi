@@ -28,6 +28,7 @@ cdef void rows_0f() noexcept:
     op_rm(MAP_0F | 0x01, 1, 2, CLAC, b"CLAC", b"", F_NONE, F_NONE, A_NP | A_PRIV)
     op_rm(MAP_0F | 0x01, 1, 3, STAC, b"STAC", b"", F_NONE, F_NONE, A_NP | A_PRIV)
     op_rm(MAP_0F | 0x01, 2, 0, XGETBV, b"XGETBV", b"", F_NONE, F_NONE, A_NP)
+    op_rm(MAP_0F | 0x01, 2, 1, XSETBV, b"XSETBV", b"", F_NONE, F_NONE, A_NP | A_PRIV | A_END)
     op_rm(MAP_0F | 0x01, 5, 6, RDPKRU, b"RDPKRU", b"", F_NONE, F_NONE, A_NP)
     op_rm(MAP_0F | 0x01, 5, 7, WRPKRU, b"WRPKRU", b"", F_NONE, F_NONE, A_NP | A_END)
     op_rm(MAP_0F | 0x01, 7, 0, SWAPGS, b"SWAPGS", b"", F_NONE, F_NONE, A_O64 | A_PRIV)

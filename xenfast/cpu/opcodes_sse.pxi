@@ -185,6 +185,13 @@ cdef void rows_sse_c0() noexcept:
     op_mem(MAP_0F | 0xAE, 1, FXRSTOR_M, b"FXRSTOR", b"My", F_NONE, F_NONE, A_FPU | A_NP)
     op_mem(MAP_0F | 0xAE, 2, LDMXCSR_Md, b"LDMXCSR", b"Md", F_NONE, F_NONE, A_SSE | A_NP)
     op_mem(MAP_0F | 0xAE, 3, STMXCSR_Md, b"STMXCSR", b"Md", F_NONE, F_NONE, A_SSE | A_NP)
+    # XSAVE and its kin look at CR4.OSXSAVE and CR0.TS themselves.
+    op_mem(MAP_0F | 0xAE, 4, XSAVE_M, b"XSAVE", b"My", F_NONE, F_NONE, A_NP)
+    op_mem(MAP_0F | 0xAE, 5, XRSTOR_M, b"XRSTOR", b"My", F_NONE, F_NONE, A_NP)
+    op_mem(MAP_0F | 0xAE, 6, XSAVEOPT_M, b"XSAVEOPT", b"My", F_NONE, F_NONE, A_NP)
+    op_mem(MAP_0F | 0xC7, 3, XRSTORS_M, b"XRSTORS", b"My", F_NONE, F_NONE, A_NP | A_PRIV)
+    op_mem(MAP_0F | 0xC7, 4, XSAVEC_M, b"XSAVEC", b"My", F_NONE, F_NONE, A_NP)
+    op_mem(MAP_0F | 0xC7, 5, XSAVEC_M, b"XSAVES", b"My", F_NONE, F_NONE, A_NP | A_PRIV)
     sse(0xC2, A_NP, CMPPS_Vps_Wps_Ib, b"CMPPS", b"Vps,Wps,Ib")
     sse(0xC2, A_66, CMPPD_Vpd_Wpd_Ib, b"CMPPD", b"Vpd,Wpd,Ib")
     sse(0xC2, A_F3, CMPSS_Vss_Wss_Ib, b"CMPSS", b"Vss,Wss,Ib")

@@ -96,8 +96,8 @@ cdef void rows_0f38() noexcept:
 cdef void rows_0f3a() noexcept:
     sse3a(0x08, ROUNDPS_Vx_Wx_Ib, b"ROUNDPS", b"Vx,Wx,Ib")
     sse3a(0x09, ROUNDPD_Vx_Wx_Ib, b"ROUNDPD", b"Vx,Wx,Ib")
-    sse3a(0x0A, ROUNDSS_Vx_Wss_Ib, b"ROUNDSS", b"Vx,Wss,Ib")
-    sse3a(0x0B, ROUNDSD_Vx_Wsd_Ib, b"ROUNDSD", b"Vx,Wsd,Ib")
+    sse3a(0x0A, ROUNDSS_Vss_Wss_Ib, b"ROUNDSS", b"Vx,Wss,Ib")
+    sse3a(0x0B, ROUNDSD_Vsd_Wsd_Ib, b"ROUNDSD", b"Vx,Wsd,Ib")
     sse3a(0x0C, BLENDPS_Vx_Wx_Ib, b"BLENDPS", b"Vx,Wx,Ib")
     sse3a(0x0D, BLENDPD_Vx_Wx_Ib, b"BLENDPD", b"Vx,Wx,Ib")
     sse3a(0x0E, PBLENDW_Vx_Wx_Ib, b"PBLENDW", b"Vx,Wx,Ib")

@@ -81,9 +81,18 @@ cdef inline Lane psraw(Lane a, Lane b) noexcept nogil: return psraw_by(a, b.q[0]
 cdef inline Lane psrad(Lane a, Lane b) noexcept nogil: return psrad_by(a, b.q[0])
 
 cdef inline int packed_shift_imm(Cpu* c, Insn* o, Lane (*k)(Lane, u64) noexcept nogil) noexcept nogil:
-    """Ux,Ib and Nq,Ib: the register is in ModRM.rm."""
+    """Ux,Ib and Nq,Ib: the register is in ModRM.rm; Hx,Ux,Ib: from there to VEX.vvvv."""
     cdef Lane a
+    cdef Lane* d
     cdef int st
+    if o.vex:
+        d = xmm(c, o.vvvv)
+        d[0] = k(xmm(c, o.rm)[0], <u64>o.imm & 0xFF)
+        if o.size == 32:
+            d[1] = k(xmm(c, o.rm)[1], <u64>o.imm & 0xFF)
+        else:
+            clear_upper(o, d)
+        return ST_OK
     if o.size != 8:
         xmm(c, o.rm)[0] = k(xmm(c, o.rm)[0], <u64>o.imm & 0xFF)
         return ST_OK
@@ -93,6 +102,24 @@ cdef inline int packed_shift_imm(Cpu* c, Insn* o, Lane (*k)(Lane, u64) noexcept 
     a.q[0] = mmx_get(c, o.rm)
     a.q[1] = 0
     mmx_set(c, o.rm, k(a, <u64>o.imm & 0xFF).q[0])
+    return ST_OK
+
+cdef inline int packed_shift(Cpu* c, Insn* o, Binary k) noexcept nogil:
+    """Vx,Wx and Pq,Qq; Vx,Hx,Wdq: the count of both halves is in 16 bytes."""
+    cdef Lane b
+    cdef Lane* d = xmm(c, o.reg)
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef int st
+    if not o.vex:
+        return packed(c, o, k)
+    st = read_W(c, o, &b)
+    if st != ST_OK:
+        return st
+    d[0] = k(a[0], b)
+    if o.size == 32:
+        d[1] = k(a[1], b)
+    else:
+        clear_upper(o, d)
     return ST_OK
 
 cdef inline Lane pslldq_by(Lane a, u64 n) noexcept nogil:
@@ -124,14 +151,14 @@ cdef Lane palignr_mmx(Lane a, Lane b, u32 n) noexcept nogil:
     return psrldq_by(b, n)
 
 # The instructions
-cdef int PSLLW(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psllw)
-cdef int PSRLW(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psrlw)
-cdef int PSLLD(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, pslld)
-cdef int PSRLD(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psrld)
-cdef int PSLLQ(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psllq)
-cdef int PSRLQ(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psrlq)
-cdef int PSRAW(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psraw)
-cdef int PSRAD(Cpu* c, Insn* o) noexcept nogil: return packed(c, o, psrad)
+cdef int PSLLW(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psllw)
+cdef int PSRLW(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psrlw)
+cdef int PSLLD(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, pslld)
+cdef int PSRLD(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psrld)
+cdef int PSLLQ(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psllq)
+cdef int PSRLQ(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psrlq)
+cdef int PSRAW(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psraw)
+cdef int PSRAD(Cpu* c, Insn* o) noexcept nogil: return packed_shift(c, o, psrad)
 cdef int PSLLW_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_shift_imm(c, o, psllw_by)
 cdef int PSRLW_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_shift_imm(c, o, psrlw_by)
 cdef int PSLLD_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_shift_imm(c, o, pslld_by)

@@ -256,17 +256,27 @@ cdef int PMOVMSKB_Gd_Nq(Cpu* c, Insn* o) noexcept nogil:
 
 cdef int PMOVMSKB_Gd_Udq(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane* s = xmm(c, o.rm)
-    c.r[o.reg] = sign_bits(s.q[0]) | (sign_bits(s.q[1]) << 8)
+    cdef u64 v = sign_bits(s.q[0]) | (sign_bits(s.q[1]) << 8)
+    if o.vex & VEX_L:
+        v |= sign_bits(s[1].q[0]) << 16 | sign_bits(s[1].q[1]) << 24
+    c.r[o.reg] = v
     return ST_OK
 
 cdef int MOVMSKPS_Gd_Ups(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane* s = xmm(c, o.rm)
-    c.r[o.reg] = (s.d[0] >> 31) | ((s.d[1] >> 31) << 1) | ((s.d[2] >> 31) << 2) | ((s.d[3] >> 31) << 3)
+    cdef u64 v = 0
+    cdef int i
+    for i in range(8 if o.vex & VEX_L else 4):
+        v |= (s[i >> 2].d[i & 3] >> 31) << i
+    c.r[o.reg] = v
     return ST_OK
 
 cdef int MOVMSKPD_Gd_Upd(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane* s = xmm(c, o.rm)
-    c.r[o.reg] = (s.q[0] >> 63) | ((s.q[1] >> 63) << 1)
+    cdef u64 v = (s.q[0] >> 63) | ((s.q[1] >> 63) << 1)
+    if o.vex & VEX_L:
+        v |= (s[1].q[0] >> 63) << 2 | (s[1].q[1] >> 63) << 3
+    c.r[o.reg] = v
     return ST_OK
 
 cdef int word_source(Cpu* c, Insn* o, u16* w) noexcept nogil:
@@ -293,7 +303,7 @@ cdef int PINSRW_Vdq_Ed_Ib(Cpu* c, Insn* o) noexcept nogil:
     cdef u16 w
     cdef int st = word_source(c, o, &w)
     if st == ST_OK:
-        xmm(c, o.reg).w[o.imm & 7] = w
+        dest(c, o).w[o.imm & 7] = w
     return st
 
 cdef int PEXTRW_Gd_Nq_Ib(Cpu* c, Insn* o) noexcept nogil:
@@ -405,4 +415,5 @@ cdef int PSHUFD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o
 cdef int PSHUFLW_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, pshuflw)
 cdef int PSHUFHW_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, pshufhw)
 cdef int SHUFPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, shufps)
-cdef int SHUFPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, shufpd)
+cdef int SHUFPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
+    return packed_imm_vex(c, o, shufpd, 2) if o.vex else packed_imm(c, o, shufpd)

@@ -87,7 +87,7 @@ cdef void str_index(Cpu* c, u32 r, u32 k) noexcept nogil:
             i += 1
         c.r[RCX] = i
 
-cdef void str_mask(Cpu* c, u32 r, u32 k) noexcept nogil:
+cdef void str_mask(Cpu* c, Insn* o, u32 r, u32 k) noexcept nogil:
     """XMM0."""
     cdef Lane* d = xmm(c, 0)
     cdef int i
@@ -96,6 +96,7 @@ cdef void str_mask(Cpu* c, u32 r, u32 k) noexcept nogil:
     if k & 64:
         for i in range(16):
             d.b[i] = 0xFF if (r >> (i >> (k & 1))) & 1 else 0
+    clear_upper(o, d)
 
 cdef inline int str_op(Cpu* c, Insn* o, bint explicit, bint index) noexcept nogil:
     cdef Lane b
@@ -115,7 +116,7 @@ cdef inline int str_op(Cpu* c, Insn* o, bint explicit, bint index) noexcept nogi
     if index:
         str_index(c, r, k)
     else:
-        str_mask(c, r, k)
+        str_mask(c, o, r, k)
     return ST_OK
 
 cdef int PCMPESTRM_Vdq_Wdq_Ib(Cpu* c, Insn* o) noexcept nogil: return str_op(c, o, True, False)

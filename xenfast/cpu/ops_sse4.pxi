@@ -5,12 +5,15 @@
 
 # ---- tests and blends -----------------------------------------------------------------------------------------------
 cdef int PTEST_Vx_Wx(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b
+    cdef Lane b[2]
     cdef Lane* a = xmm(c, o.reg)
-    cdef int st = read_W(c, o, &b)
+    cdef u64 both = 0, only_b = 0
+    cdef int i, st = read_Wx(c, o, b)
     if st == ST_OK:
-        set_arith(c, (FL_ZF if not (a.q[0] & b.q[0] or a.q[1] & b.q[1]) else 0)
-                  | (FL_CF if not (~a.q[0] & b.q[0] or ~a.q[1] & b.q[1]) else 0))
+        for i in range(o.size >> 4):
+            both |= a[i].q[0] & b[i].q[0] | a[i].q[1] & b[i].q[1]
+            only_b |= ~a[i].q[0] & b[i].q[0] | ~a[i].q[1] & b[i].q[1]
+        set_arith(c, (FL_ZF if both == 0 else 0) | (FL_CF if only_b == 0 else 0))
     return st
 
 cdef inline Lane pblendvb(Lane a, Lane b, Lane mask) noexcept nogil:
@@ -32,12 +35,21 @@ cdef inline Lane blendvpd(Lane a, Lane b, Lane mask) noexcept nogil:
     return a
 
 cdef int with_xmm0(Cpu* c, Insn* o, Lane (*k)(Lane, Lane, Lane) noexcept nogil) noexcept nogil:
-    """Vx,Wx and the implicit XMM0."""
-    cdef Lane b
-    cdef int st = read_W(c, o, &b)
+    """Vx,Wx and the implicit XMM0; Vx,Hx,Wx,Lx."""
+    cdef Lane b[2]
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef Lane* mask = xmm(c, register_in_imm(c, o) if o.vex else 0)
+    cdef int st = read_Wx(c, o, b)
     if st == ST_OK:
-        xmm(c, o.reg)[0] = k(xmm(c, o.reg)[0], b, xmm(c, 0)[0])
+        b[0] = k(a[0], b[0], mask[0])
+        if o.size == 32:
+            b[1] = k(a[1], b[1], mask[1])
+        put_Vx(c, o, b)
     return st
+
+cdef inline int register_in_imm(Cpu* c, Insn* o) noexcept nogil:
+    """The L operand: bits 4-7 of the immediate, the highest ignored outside 64-bit mode."""
+    return <int>(o.imm >> 4) & (15 if c.mode & MODE_64 else 7)
 
 cdef int PBLENDVB_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return with_xmm0(c, o, pblendvb)
 cdef int BLENDVPS_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return with_xmm0(c, o, blendvps)
@@ -64,8 +76,12 @@ cdef Lane pblendw(Lane a, Lane b, u32 k) noexcept nogil:
             a.w[i] = b.w[i]
     return a
 
-cdef int BLENDPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, blendps)
-cdef int BLENDPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, blendpd)
+cdef int BLENDPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
+    return packed_imm_vex(c, o, blendps, 4) if o.vex else packed_imm(c, o, blendps)
+
+cdef int BLENDPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
+    return packed_imm_vex(c, o, blendpd, 2) if o.vex else packed_imm(c, o, blendpd)
+
 cdef int PBLENDW_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, pblendw)
 
 # ---- PMOVSX, PMOVZX -------------------------------------------------------------------------------------------------
@@ -192,7 +208,9 @@ cdef Lane mpsadbw(Lane a, Lane b, u32 k) noexcept nogil:
     return r
 
 cdef int PHMINPOSUW_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return packed_unary(c, o, phminposuw)
-cdef int MPSADBW_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return packed_imm(c, o, mpsadbw)
+
+cdef int MPSADBW_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
+    return packed_imm_vex(c, o, mpsadbw, 3) if o.vex else packed_imm(c, o, mpsadbw)
 
 # ---- ROUNDPS and its kin: to an integer in floating point (SDM Vol. 2, table 4-18) ---------------------------------------
 cdef u64 round_bits(u64 x, int frac, int emax, u32 rc, bint daz, u32* ex) noexcept nogil:
@@ -227,46 +245,57 @@ cdef u64 round_bits(u64 x, int frac, int emax, u32 rc, bint daz, u32* ex) noexce
         x += unit
     return x & ~(unit - 1)
 
-cdef int round_lanes(Cpu* c, Insn* o, Lane b, int lanes, bint double_) noexcept nogil:
-    """Imm: bits 0-1 the rounding, or MXCSR's with bit 2; bit 3: no precision exception."""
-    cdef Lane* d = xmm(c, o.reg)
-    cdef Lane r = d[0]
-    cdef u32 k = <u32>o.imm, ex = 0, all_ex = 0
-    cdef u32 rc = (c.mxcsr >> 13) & 3 if k & 4 else k & 3
-    cdef int i, st
+cdef inline u32 round_lane(Cpu* c, Lane* b, int lanes, bint double_, u32 rc) noexcept nogil:
+    """Round the first elements of a lane in place; returns the exceptions."""
+    cdef u32 ex, all_ex = 0
+    cdef int i
     for i in range(lanes):
         ex = 0
         if double_:
-            r.q[i] = round_bits(b.q[i], 52, 2047, rc, c.mxcsr & MXCSR_DAZ, &ex)
+            b.q[i] = round_bits(b.q[i], 52, 2047, rc, c.mxcsr & MXCSR_DAZ, &ex)
         else:
-            r.d[i] = <u32>round_bits(b.d[i], 23, 255, rc, c.mxcsr & MXCSR_DAZ, &ex)
+            b.d[i] = <u32>round_bits(b.d[i], 23, 255, rc, c.mxcsr & MXCSR_DAZ, &ex)
         all_ex |= ex
-    if k & 8:
-        all_ex &= ~<u32>FP_PE
-    st = fp_raise(c, all_ex)
+    return all_ex
+
+cdef int round_with(Cpu* c, Insn* o, Lane* b, int elements, bint double_) noexcept nogil:
+    """Imm: bits 0-1 the rounding, or MXCSR's with bit 2; bit 3: no precision exception."""
+    cdef u32 k = <u32>o.imm
+    cdef u32 rc = (c.mxcsr >> 13) & 3 if k & 4 else k & 3
+    cdef u32 ex = round_lane(c, b, elements, double_, rc)
+    if o.size == 32:
+        ex |= round_lane(c, b + 1, elements, double_, rc)
+    return fp_raise(c, ex & ~<u32>FP_PE if k & 8 else ex)
+
+cdef inline int round_packed(Cpu* c, Insn* o, int elements, bint double_) noexcept nogil:
+    cdef Lane b[2]
+    cdef int st = read_Wx(c, o, b)
     if st == ST_OK:
-        d[0] = r
+        st = round_with(c, o, b, elements, double_)
+    if st == ST_OK:
+        put_Vx(c, o, b)
     return st
 
-cdef int ROUNDPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b
-    cdef int st = read_W(c, o, &b)
-    return round_lanes(c, o, b, 4, False) if st == ST_OK else st
+cdef int ROUNDPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return round_packed(c, o, 4, False)
+cdef int ROUNDPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil: return round_packed(c, o, 2, True)
 
-cdef int ROUNDPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b
-    cdef int st = read_W(c, o, &b)
-    return round_lanes(c, o, b, 2, True) if st == ST_OK else st
-
-cdef int ROUNDSS_Vx_Wss_Ib(Cpu* c, Insn* o) noexcept nogil:
+cdef int ROUNDSS_Vss_Wss_Ib(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b
     cdef int st = read_W_part(c, o, 4, &b)
-    return round_lanes(c, o, b, 1, False) if st == ST_OK else st
+    if st == ST_OK:
+        st = round_with(c, o, &b, 1, False)
+    if st == ST_OK:
+        dest(c, o).d[0] = b.d[0]
+    return st
 
-cdef int ROUNDSD_Vx_Wsd_Ib(Cpu* c, Insn* o) noexcept nogil:
+cdef int ROUNDSD_Vsd_Wsd_Ib(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b
     cdef int st = read_W_part(c, o, 8, &b)
-    return round_lanes(c, o, b, 1, True) if st == ST_OK else st
+    if st == ST_OK:
+        st = round_with(c, o, &b, 1, True)
+    if st == ST_OK:
+        dest(c, o).q[0] = b.q[0]
+    return st
 
 # ---- dot products: products and sums are operations one after another, each of which may trap -----------------------
 cdef inline int dot_step(Cpu* c, Lane* r, int tiny) noexcept nogil:
@@ -274,36 +303,47 @@ cdef inline int dot_step(Cpu* c, Lane* r, int tiny) noexcept nogil:
         return ST_OK
     return fp_check(c, r, tiny)
 
-cdef int DPPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b, t
-    cdef Lane* d = xmm(c, o.reg)
-    cdef u32 k = <u32>o.imm
-    cdef int i, st = read_W(c, o, &b)
-    if st != ST_OK:
-        return st
-    if fp_unmasked(c):
-        fp_begin(c)
+cdef int dpps_products(Cpu* c, const Lane* a, Lane* b, u32 k) noexcept nogil:
+    """b = the four products that the immediate asks for."""
+    cdef int i
     for i in range(4):
-        t.f[i] = mul32(d.f[i], b.f[i]) if (k >> (4 + i)) & 1 else 0.0
-    st = dot_step(c, &t, TINY_PS)
-    if st != ST_OK:
-        return st
+        b.f[i] = mul32(a.f[i], b.f[i]) if (k >> (4 + i)) & 1 else 0.0
+    return dot_step(c, b, TINY_PS)
+
+cdef int dpps_sums(Cpu* c, Lane* t, u32 k) noexcept nogil:
+    cdef int i, st
     t.f[0] = add32(t.f[0], t.f[1])
     t.f[1] = add32(t.f[2], t.f[3])
     t.q[1] = 0
-    st = dot_step(c, &t, TINY_PS)
+    st = dot_step(c, t, TINY_PS)
     if st != ST_OK:
         return st
     t.f[0] = add32(t.f[0], t.f[1])
-    st = dot_step(c, &t, TINY_SS)
+    st = dot_step(c, t, TINY_SS)
+    for i in range(3, -1, -1):
+        t.d[i] = t.d[0] if (k >> i) & 1 else 0
+    return st
+
+cdef int DPPS_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
+    cdef Lane b[2]
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef u32 k = <u32>o.imm
+    cdef int i, st = read_Wx(c, o, b)
+    if st == ST_OK and fp_unmasked(c):
+        fp_begin(c)
+    for i in range(o.size >> 4):
+        if st == ST_OK:
+            st = dpps_products(c, &a[i], &b[i], k)
+    for i in range(o.size >> 4):
+        if st == ST_OK:
+            st = dpps_sums(c, &b[i], k)
     if st == ST_OK:
-        for i in range(4):
-            d.f[i] = t.f[0] if (k >> i) & 1 else 0.0
+        put_Vx(c, o, b)
     return st
 
 cdef int DPPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b, t
-    cdef Lane* d = xmm(c, o.reg)
+    cdef Lane* a = xmm(c, o.vvvv)
     cdef u32 k = <u32>o.imm
     cdef int i, st = read_W(c, o, &b)
     if st != ST_OK:
@@ -311,15 +351,16 @@ cdef int DPPD_Vx_Wx_Ib(Cpu* c, Insn* o) noexcept nogil:
     if fp_unmasked(c):
         fp_begin(c)
     for i in range(2):
-        t.lf[i] = mul64(d.lf[i], b.lf[i]) if (k >> (4 + i)) & 1 else 0.0
+        t.lf[i] = mul64(a.lf[i], b.lf[i]) if (k >> (4 + i)) & 1 else 0.0
     st = dot_step(c, &t, TINY_PD)
     if st != ST_OK:
         return st
     t.lf[0] = add64(t.lf[0], t.lf[1])
     st = dot_step(c, &t, TINY_SD)
     if st == ST_OK:
-        for i in range(2):
-            d.lf[i] = t.lf[0] if (k >> i) & 1 else 0.0
+        t.q[1] = t.q[0] if k & 2 else 0
+        t.q[0] = t.q[0] if k & 1 else 0
+        put_Vx(c, o, &t)
     return st
 
 # ---- insertion and extraction ---------------------------------------------------------------------------------------
@@ -337,7 +378,13 @@ cdef int PEXTRW_Ew_Vdq_Ib(Cpu* c, Insn* o) noexcept nogil:
     c.r[o.rm] = v
     return ST_OK
 
+cdef inline bint no_quadword(Insn* o) noexcept nogil:
+    """VPEXTRQ and VPINSRQ (VEX.W) outside 64-bit mode."""
+    return o.vex & VEX_W and o.size != 8
+
 cdef int PEXTRD_Ey_Vdq_Ib(Cpu* c, Insn* o) noexcept nogil:
+    if no_quadword(o):
+        return fault(c, X_UD)
     return write_rm(c, o, xmm(c, o.reg).q[o.imm & 1] if o.size == 8 else xmm(c, o.reg).d[o.imm & 3])
 
 cdef int EXTRACTPS_Ed_Vdq_Ib(Cpu* c, Insn* o) noexcept nogil:
@@ -351,24 +398,27 @@ cdef int PINSRB_Vdq_Eb_Ib(Cpu* c, Insn* o) noexcept nogil:
     else:
         v = <u8>c.r[o.rm]
     if st == ST_OK:
-        xmm(c, o.reg).b[o.imm & 15] = v
+        dest(c, o).b[o.imm & 15] = v
     return st
 
 cdef int PINSRD_Vdq_Ey_Ib(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 v = 0
-    cdef int st = read_rm(c, o, &v)
+    cdef int st
+    if no_quadword(o):
+        return fault(c, X_UD)
+    st = read_rm(c, o, &v)
     if st != ST_OK:
         return st
     if o.size == 8:
-        xmm(c, o.reg).q[o.imm & 1] = v
+        dest(c, o).q[o.imm & 1] = v
     else:
-        xmm(c, o.reg).d[o.imm & 3] = <u32>v
+        dest(c, o).d[o.imm & 3] = <u32>v
     return ST_OK
 
 cdef int INSERTPS_Vdq_Wd_Ib(Cpu* c, Insn* o) noexcept nogil:
     """Imm: source element 6-7 (of a register), destination element 4-5, elements to clear 0-3."""
     cdef u32 v = 0
-    cdef Lane* d = xmm(c, o.reg)
+    cdef Lane* d
     cdef int i, st = ST_OK
     if o.is_mem:
         st = vec_read(c, o, 4, &v, False)
@@ -376,6 +426,7 @@ cdef int INSERTPS_Vdq_Wd_Ib(Cpu* c, Insn* o) noexcept nogil:
         v = xmm(c, o.rm).d[(o.imm >> 6) & 3]
     if st != ST_OK:
         return st
+    d = dest(c, o)
     d.d[(o.imm >> 4) & 3] = v
     for i in range(4):
         if (o.imm >> i) & 1:

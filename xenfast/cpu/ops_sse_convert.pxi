@@ -4,19 +4,36 @@
 # IE.
 
 cdef int convert(Cpu* c, Insn* o, u32 n, Unary k, int tiny) noexcept nogil:
-    """Vx,Wx, the source being n bytes; 16 of them must be aligned."""
-    cdef Lane b
-    cdef int st = read_W(c, o, &b) if n == 16 else read_W_part(c, o, n, &b)
+    """Vx,Wx, the source being n bytes for each half of the destination; 16 of them must be aligned without VEX."""
+    cdef Lane b[2]
+    cdef int st = read_Wx(c, o, b) if n == 16 else read_W_halves(c, o, n, b)
     if st != ST_OK:
         return st
+    st = convert_lanes(c, o, b, k, tiny)
+    if st == ST_OK:
+        put_Vx(c, o, b)
+    return st
+
+cdef inline int convert_lanes(Cpu* c, Insn* o, Lane* b, Unary k, int tiny) noexcept nogil:
     if fp_unmasked(c):
         fp_begin(c)
-        b = k(b)
-        st = fp_check(c, &b, tiny)
-    else:
-        b = k(b)
+    b[0] = k(b[0])
+    if o.size == 32:
+        b[1] = k(b[1])
+    return fp_check_lanes(c, b, o.size >> 4, tiny) if fp_unmasked(c) else ST_OK
+
+cdef int convert_narrow(Cpu* c, Insn* o, Unary k, int tiny) noexcept nogil:
+    """Vdq,Wx, the result of each half of the source being 8 bytes."""
+    cdef Lane b[2]
+    cdef Lane* d = xmm(c, o.reg)
+    cdef int st = read_Wx(c, o, b)
+    if st != ST_OK:
+        return st
+    st = convert_lanes(c, o, b, k, tiny)
     if st == ST_OK:
-        xmm(c, o.reg)[0] = b
+        d.q[0] = b[0].q[0]
+        d.q[1] = b[1].q[0] if o.size == 32 else 0
+        clear_upper(o, d)
     return st
 
 # ---- packed kernels -------------------------------------------------------------------------------------------------
@@ -84,10 +101,10 @@ cdef int CVTDQ2PS_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 16
 cdef int CVTPS2DQ_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 16, cvtps2dq, TINY_NO)
 cdef int CVTTPS2DQ_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 16, cvttps2dq, TINY_NO)
 cdef int CVTDQ2PD_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 8, cvtdq2pd, TINY_NO)
-cdef int CVTPD2DQ_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 16, cvtpd2dq, TINY_NO)
-cdef int CVTTPD2DQ_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 16, cvttpd2dq, TINY_NO)
+cdef int CVTPD2DQ_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert_narrow(c, o, cvtpd2dq, TINY_NO)
+cdef int CVTTPD2DQ_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert_narrow(c, o, cvttpd2dq, TINY_NO)
 cdef int CVTPS2PD_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 8, cvtps2pd, TINY_NO)
-cdef int CVTPD2PS_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert(c, o, 16, cvtpd2ps, TINY_PS)
+cdef int CVTPD2PS_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return convert_narrow(c, o, cvtpd2ps, TINY_PS)
 
 # ---- scalars --------------------------------------------------------------------------------------------------------
 cdef int CVTSS2SD_Vsd_Wss(Cpu* c, Insn* o) noexcept nogil:
@@ -101,7 +118,7 @@ cdef int CVTSS2SD_Vsd_Wss(Cpu* c, Insn* o) noexcept nogil:
     if fp_unmasked(c):
         st = fp_check(c, &b, TINY_NO)
     if st == ST_OK:
-        xmm(c, o.reg).q[0] = b.q[0]
+        dest(c, o).q[0] = b.q[0]
     return st
 
 cdef int CVTSD2SS_Vss_Wsd(Cpu* c, Insn* o) noexcept nogil:
@@ -115,7 +132,7 @@ cdef int CVTSD2SS_Vss_Wsd(Cpu* c, Insn* o) noexcept nogil:
     if fp_unmasked(c):
         st = fp_check(c, &b, TINY_SS)
     if st == ST_OK:
-        xmm(c, o.reg).d[0] = b.d[0]
+        dest(c, o).d[0] = b.d[0]
     return st
 
 # Vy,Ey: the size is that of the integer.
@@ -131,7 +148,7 @@ cdef int CVTSI2SS_Vss_Ey(Cpu* c, Insn* o) noexcept nogil:
     if fp_unmasked(c):
         st = fp_check(c, &r, TINY_NO)
     if st == ST_OK:
-        xmm(c, o.reg).f[0] = r
+        dest(c, o).f[0] = r
     return st
 
 cdef int CVTSI2SD_Vsd_Ey(Cpu* c, Insn* o) noexcept nogil:
@@ -146,7 +163,7 @@ cdef int CVTSI2SD_Vsd_Ey(Cpu* c, Insn* o) noexcept nogil:
     if fp_unmasked(c):
         st = fp_check(c, &r, TINY_NO)
     if st == ST_OK:
-        xmm(c, o.reg).lf[0] = r
+        dest(c, o).lf[0] = r
     return st
 
 cdef int CVTSS2SI_Gy_Wss(Cpu* c, Insn* o) noexcept nogil:

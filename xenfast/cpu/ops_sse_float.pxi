@@ -10,7 +10,10 @@ ctypedef double (*Double2)(double, double) noexcept nogil
 cdef inline int float_packed(Cpu* c, Insn* o, Binary k, int tiny) noexcept nogil:
     cdef Lane b, r
     cdef Lane* d = xmm(c, o.reg)
-    cdef int st = read_W(c, o, &b)
+    cdef int st
+    if o.vex:
+        return float_packed_vex(c, o, k, tiny)
+    st = read_W(c, o, &b)
     if st != ST_OK:
         return st
     if fp_unmasked(c):
@@ -23,9 +26,25 @@ cdef inline int float_packed(Cpu* c, Insn* o, Binary k, int tiny) noexcept nogil
     d[0] = k(d[0], b)
     return ST_OK
 
+cdef int float_packed_vex(Cpu* c, Insn* o, Binary k, int tiny) noexcept nogil:
+    cdef Lane b[2]
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef int st = read_Wx(c, o, b)
+    if st != ST_OK:
+        return st
+    if fp_unmasked(c):
+        fp_begin(c)
+    b[0] = k(a[0], b[0])
+    if o.size == 32:
+        b[1] = k(a[1], b[1])
+    if fp_unmasked(c):
+        st = fp_check_lanes(c, b, o.size >> 4, tiny)
+    if st == ST_OK:
+        put_Vx(c, o, b)
+    return st
+
 cdef inline int scalar32(Cpu* c, Insn* o, Float2 k, int tiny) noexcept nogil:
     cdef float b, r
-    cdef Lane* d = xmm(c, o.reg)
     cdef int st
     if o.is_mem:
         st = vec_read(c, o, 4, &b, False)
@@ -35,17 +54,16 @@ cdef inline int scalar32(Cpu* c, Insn* o, Float2 k, int tiny) noexcept nogil:
         b = xmm(c, o.rm).f[0]
     if fp_unmasked(c):
         fp_begin(c)
-        r = k(d.f[0], b)
+    r = k(xmm(c, o.vvvv).f[0], b)
+    if fp_unmasked(c):
         st = fp_check(c, &r, tiny)
-        if st == ST_OK:
-            d.f[0] = r
-        return st
-    d.f[0] = k(d.f[0], b)
+        if st != ST_OK:
+            return st
+    dest(c, o).f[0] = r
     return ST_OK
 
 cdef inline int scalar64(Cpu* c, Insn* o, Double2 k, int tiny) noexcept nogil:
     cdef double b, r
-    cdef Lane* d = xmm(c, o.reg)
     cdef int st
     if o.is_mem:
         st = vec_read(c, o, 8, &b, False)
@@ -55,12 +73,12 @@ cdef inline int scalar64(Cpu* c, Insn* o, Double2 k, int tiny) noexcept nogil:
         b = xmm(c, o.rm).lf[0]
     if fp_unmasked(c):
         fp_begin(c)
-        r = k(d.lf[0], b)
+    r = k(xmm(c, o.vvvv).lf[0], b)
+    if fp_unmasked(c):
         st = fp_check(c, &r, tiny)
-        if st == ST_OK:
-            d.lf[0] = r
-        return st
-    d.lf[0] = k(d.lf[0], b)
+        if st != ST_OK:
+            return st
+    dest(c, o).lf[0] = r
     return ST_OK
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
@@ -213,14 +231,14 @@ cdef int RCPSS_Vss_Wss(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b
     cdef int st = read_W_part(c, o, 4, &b)
     if st == ST_OK:
-        xmm(c, o.reg).d[0] = rcp_bits(b.d[0])
+        dest(c, o).d[0] = rcp_bits(b.d[0])
     return st
 
 cdef int RSQRTSS_Vss_Wss(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b
     cdef int st = read_W_part(c, o, 4, &b)
     if st == ST_OK:
-        xmm(c, o.reg).d[0] = rsqrt_bits(b.d[0])
+        dest(c, o).d[0] = rsqrt_bits(b.d[0])
     return st
 
 # ---- comparison -----------------------------------------------------------------------------------------------------
@@ -240,47 +258,40 @@ cdef inline bint cmp32(float a, float b, u32 p) noexcept nogil:
 cdef inline bint cmp64(double a, double b, u32 p) noexcept nogil:
     return (rel64(a, b) if p & 16 else relq64(a, b)) & p & 15
 
-cdef Lane cmpps(Lane a, Lane b, u32 imm) noexcept nogil:
-    cdef u32 p = CMP_PREDICATE[imm & 31]
+cdef Lane cmpps(Lane a, Lane b, u32 p) noexcept nogil:
     cdef int i
     for i in range(4):
         a.d[i] = <u32>0xFFFFFFFF if cmp32(a.f[i], b.f[i], p) else 0
     return a
 
-cdef Lane cmppd(Lane a, Lane b, u32 imm) noexcept nogil:
-    cdef u32 p = CMP_PREDICATE[imm & 31]
+cdef Lane cmppd(Lane a, Lane b, u32 p) noexcept nogil:
     cdef int i
     for i in range(2):
         a.q[i] = <u64>0xFFFFFFFFFFFFFFFF if cmp64(a.lf[i], b.lf[i], p) else 0
     return a
 
-cdef int CMPPS_Vps_Wps_Ib(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b, r
-    cdef int st = read_W(c, o, &b)
+cdef inline u32 predicate(Insn* o) noexcept nogil:
+    return CMP_PREDICATE[o.imm & (31 if o.vex else 7)]
+
+cdef inline int compare_packed(Cpu* c, Insn* o, BinaryImm k) noexcept nogil:
+    cdef Lane b[2]
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef int st = read_Wx(c, o, b)
     if st != ST_OK:
         return st
     if fp_unmasked(c):
         fp_begin(c)
-    r = cmpps(xmm(c, o.reg)[0], b, <u32>o.imm & 7)
+    b[0] = k(a[0], b[0], predicate(o))
+    if o.size == 32:
+        b[1] = k(a[1], b[1], predicate(o))
     if fp_unmasked(c):
-        st = fp_check(c, &r, TINY_NO)
+        st = fp_check(c, b, TINY_NO)
     if st == ST_OK:
-        xmm(c, o.reg)[0] = r
+        put_Vx(c, o, b)
     return st
 
-cdef int CMPPD_Vpd_Wpd_Ib(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b, r
-    cdef int st = read_W(c, o, &b)
-    if st != ST_OK:
-        return st
-    if fp_unmasked(c):
-        fp_begin(c)
-    r = cmppd(xmm(c, o.reg)[0], b, <u32>o.imm & 7)
-    if fp_unmasked(c):
-        st = fp_check(c, &r, TINY_NO)
-    if st == ST_OK:
-        xmm(c, o.reg)[0] = r
-    return st
+cdef int CMPPS_Vps_Wps_Ib(Cpu* c, Insn* o) noexcept nogil: return compare_packed(c, o, cmpps)
+cdef int CMPPD_Vpd_Wpd_Ib(Cpu* c, Insn* o) noexcept nogil: return compare_packed(c, o, cmppd)
 
 cdef int CMPSS_Vss_Wss_Ib(Cpu* c, Insn* o) noexcept nogil:
     cdef Lane b
@@ -290,11 +301,11 @@ cdef int CMPSS_Vss_Wss_Ib(Cpu* c, Insn* o) noexcept nogil:
         return st
     if fp_unmasked(c):
         fp_begin(c)
-    r = cmp32(xmm(c, o.reg).f[0], b.f[0], CMP_PREDICATE[o.imm & 7])
+    r = cmp32(xmm(c, o.vvvv).f[0], b.f[0], predicate(o))
     if fp_unmasked(c):
         st = fp_check(c, &b, TINY_NO)
     if st == ST_OK:
-        xmm(c, o.reg).d[0] = <u32>0xFFFFFFFF if r else 0
+        dest(c, o).d[0] = <u32>0xFFFFFFFF if r else 0
     return st
 
 cdef int CMPSD_Vsd_Wsd_Ib(Cpu* c, Insn* o) noexcept nogil:
@@ -305,11 +316,11 @@ cdef int CMPSD_Vsd_Wsd_Ib(Cpu* c, Insn* o) noexcept nogil:
         return st
     if fp_unmasked(c):
         fp_begin(c)
-    r = cmp64(xmm(c, o.reg).lf[0], b.lf[0], CMP_PREDICATE[o.imm & 7])
+    r = cmp64(xmm(c, o.vvvv).lf[0], b.lf[0], predicate(o))
     if fp_unmasked(c):
         st = fp_check(c, &b, TINY_NO)
     if st == ST_OK:
-        xmm(c, o.reg).q[0] = <u64>0xFFFFFFFFFFFFFFFF if r else 0
+        dest(c, o).q[0] = <u64>0xFFFFFFFFFFFFFFFF if r else 0
     return st
 
 cdef inline u32 rel_flags(int rel) noexcept nogil:

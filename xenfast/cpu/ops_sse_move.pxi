@@ -4,86 +4,110 @@
 # SDM Vol. 1, 10.4.1.1 and 11.4.1.1; Vol. 2, chapter 4.  What kind of numbers a register holds makes no difference to
 # a move, so one exec function serves the ps, pd and dq opcodes; the rows give each its name.
 
-# ---- 16 bytes -------------------------------------------------------------------------------------------------------
-cdef int MOVU_Vx_Wx(Cpu* c, Insn* o) noexcept nogil:
-    if o.is_mem:
-        return vec_read(c, o, 16, xmm(c, o.reg), False)
-    xmm(c, o.reg)[0] = xmm(c, o.rm)[0]
-    return ST_OK
-
-cdef int MOVU_Wx_Vx(Cpu* c, Insn* o) noexcept nogil:
-    if o.is_mem:
-        return vec_write(c, o, 16, xmm(c, o.reg), False)
-    xmm(c, o.rm)[0] = xmm(c, o.reg)[0]
-    return ST_OK
-
-cdef int MOVA_Vx_Wx(Cpu* c, Insn* o) noexcept nogil:
-    """MOVAPS, MOVAPD, MOVDQA, MOVNTDQA: memory aligned to 16 bytes, else #GP(0)."""
-    if o.is_mem:
-        return vec_read(c, o, 16, xmm(c, o.reg), True)
-    xmm(c, o.reg)[0] = xmm(c, o.rm)[0]
-    return ST_OK
-
-cdef int MOVA_Wx_Vx(Cpu* c, Insn* o) noexcept nogil:
-    """MOVAPS, MOVAPD, MOVDQA, MOVNTPS, MOVNTPD, MOVNTDQ."""
-    if o.is_mem:
-        return vec_write(c, o, 16, xmm(c, o.reg), True)
-    xmm(c, o.rm)[0] = xmm(c, o.reg)[0]
-    return ST_OK
-
-# ---- scalars: a load from memory clears the rest of the register, a move between registers keeps it ------------------
-cdef int MOVSS_Vx_Wss(Cpu* c, Insn* o) noexcept nogil:
+# ---- 16 bytes, or 32 with VEX ---------------------------------------------------------------------------------------
+cdef inline int load_Vx(Cpu* c, Insn* o, bint aligned) noexcept nogil:
     cdef Lane* d = xmm(c, o.reg)
+    cdef int st = ST_OK
+    if o.size == 32:
+        if o.is_mem:
+            return vec_read(c, o, 32, d, aligned)
+        memcpy(d, xmm(c, o.rm), 32)
+        return ST_OK
+    if o.is_mem:
+        st = vec_read(c, o, 16, d, aligned)
+    else:
+        d[0] = xmm(c, o.rm)[0]
+    if st == ST_OK:
+        clear_upper(o, d)
+    return st
+
+cdef inline int store_Vx(Cpu* c, Insn* o, bint aligned) noexcept nogil:
+    cdef Lane* s = xmm(c, o.reg)
+    cdef Lane* d = xmm(c, o.rm)
+    if o.is_mem:
+        return vec_write(c, o, 32, s, aligned) if o.size == 32 else vec_write(c, o, 16, s, aligned)
+    d[0] = s[0]
+    if o.size == 32:
+        d[1] = s[1]
+    else:
+        clear_upper(o, d)
+    return ST_OK
+
+# MOVUPS, MOVUPD, MOVDQU, LDDQU
+cdef int MOVU_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return load_Vx(c, o, False)
+cdef int MOVU_Wx_Vx(Cpu* c, Insn* o) noexcept nogil: return store_Vx(c, o, False)
+# MOVAPS, MOVAPD, MOVDQA, MOVNTDQA, MOVNTPS, MOVNTPD, MOVNTDQ: memory aligned to the size of the operand, else #GP(0)
+cdef int MOVA_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return load_Vx(c, o, True)
+cdef int MOVA_Wx_Vx(Cpu* c, Insn* o) noexcept nogil: return store_Vx(c, o, True)
+
+# ---- scalars: a load from memory clears the rest of the register, a move between registers keeps it (with VEX: takes
+# ---- that of the first source) ---------------------------------------------------------------------------------------
+cdef int MOVSS_Vx_Wss(Cpu* c, Insn* o) noexcept nogil:
     cdef u32 v
     cdef int st
     if not o.is_mem:
-        d.d[0] = xmm(c, o.rm).d[0]
+        v = xmm(c, o.rm).d[0]
+        dest(c, o).d[0] = v
         return ST_OK
     st = vec_read(c, o, 4, &v, False)
     if st == ST_OK:
-        d.q[0] = v
-        d.q[1] = 0
+        set_low(c, o, o.reg, v)
     return st
 
 cdef int MOVSD_Vx_Wsd(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane* d = xmm(c, o.reg)
     cdef u64 v
     cdef int st
     if not o.is_mem:
-        d.q[0] = xmm(c, o.rm).q[0]
+        v = xmm(c, o.rm).q[0]
+        dest(c, o).q[0] = v
         return ST_OK
     st = vec_read(c, o, 8, &v, False)
     if st == ST_OK:
-        d.q[0] = v
-        d.q[1] = 0
+        set_low(c, o, o.reg, v)
     return st
+
+cdef inline void set_low(Cpu* c, Insn* o, int n, u64 v) noexcept nogil:
+    """The low quadword, the rest cleared."""
+    cdef Lane* d = xmm(c, n)
+    d.q[0] = v
+    d.q[1] = 0
+    clear_upper(o, d)
 
 cdef int MOVSS_Wss_Vss(Cpu* c, Insn* o) noexcept nogil:
     if o.is_mem:
         return vec_write(c, o, 4, xmm(c, o.reg), False)
-    xmm(c, o.rm).d[0] = xmm(c, o.reg).d[0]
-    return ST_OK
+    return merge_to_W(c, o, 4)
 
 cdef int MOVSD_Wsd_Vsd(Cpu* c, Insn* o) noexcept nogil:
     if o.is_mem:
         return vec_write(c, o, 8, xmm(c, o.reg), False)
-    xmm(c, o.rm).q[0] = xmm(c, o.reg).q[0]
+    return merge_to_W(c, o, 8)
+
+cdef int merge_to_W(Cpu* c, Insn* o, u32 n) noexcept nogil:
+    """Wss,Vss: the low n bytes; Wss,Hss,Vss: the rest from the first source."""
+    cdef Lane r = xmm(c, o.vvvv)[0] if o.vex else xmm(c, o.rm)[0]
+    cdef Lane* d = xmm(c, o.rm)
+    memcpy(&r, xmm(c, o.reg), n)
+    d[0] = r
+    clear_upper(o, d)
     return ST_OK
 
 # ---- halves ---------------------------------------------------------------------------------------------------------
 cdef int MOVLPS_Vq_Mq(Cpu* c, Insn* o) noexcept nogil:
     """Memory to the low half; with a register, MOVHLPS: its high half to the low half."""
-    if o.is_mem:
-        return vec_read(c, o, 8, &xmm(c, o.reg).q[0], False)
-    xmm(c, o.reg).q[0] = xmm(c, o.rm).q[1]
-    return ST_OK
+    cdef u64 v = xmm(c, o.rm).q[1]
+    cdef int st = vec_read(c, o, 8, &v, False) if o.is_mem else ST_OK
+    if st == ST_OK:
+        dest(c, o).q[0] = v
+    return st
 
 cdef int MOVHPS_Vq_Mq(Cpu* c, Insn* o) noexcept nogil:
     """Memory to the high half; with a register, MOVLHPS: its low half to the high half."""
-    if o.is_mem:
-        return vec_read(c, o, 8, &xmm(c, o.reg).q[1], False)
-    xmm(c, o.reg).q[1] = xmm(c, o.rm).q[0]
-    return ST_OK
+    cdef u64 v = xmm(c, o.rm).q[0]
+    cdef int st = vec_read(c, o, 8, &v, False) if o.is_mem else ST_OK
+    if st == ST_OK:
+        dest(c, o).q[1] = v
+    return st
 
 cdef int MOVLPS_Mq_Vq(Cpu* c, Insn* o) noexcept nogil:
     return vec_write(c, o, 8, &xmm(c, o.reg).q[0], False)
@@ -93,11 +117,14 @@ cdef int MOVHPS_Mq_Vq(Cpu* c, Insn* o) noexcept nogil:
 
 # ---- duplications (SSE3) --------------------------------------------------------------------------------------------
 cdef int MOVDDUP_Vx_Wq(Cpu* c, Insn* o) noexcept nogil:
-    cdef Lane b
-    cdef int st = read_W_part(c, o, 8, &b)
+    """8 bytes, or all 32 with VEX.256."""
+    cdef Lane b[2]
+    cdef int st = read_Wx(c, o, b) if o.size == 32 else read_W_part(c, o, 8, b)
     if st == ST_OK:
-        b.q[1] = b.q[0]
-        xmm(c, o.reg)[0] = b
+        b[0].q[1] = b[0].q[0]
+        if o.size == 32:
+            b[1].q[1] = b[1].q[0]
+        put_Vx(c, o, b)
     return st
 
 cdef Lane movsldup(Lane b) noexcept nogil:
@@ -116,11 +143,9 @@ cdef int MOVSHDUP_Vx_Wx(Cpu* c, Insn* o) noexcept nogil: return packed_unary(c, 
 # ---- against general registers and memory: MOVD, MOVQ (o.size is that of E: 4, or 8 with REX.W) ---------------------
 cdef int MOVD_Vy_Ey(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 v
-    cdef Lane* d = xmm(c, o.reg)
     cdef int st = read_rm(c, o, &v)
     if st == ST_OK:
-        d.q[0] = v
-        d.q[1] = 0
+        set_low(c, o, o.reg, v)
     return st
 
 cdef int MOVD_Ey_Vy(Cpu* c, Insn* o) noexcept nogil:
@@ -145,24 +170,17 @@ cdef int MOVD_Ey_Py(Cpu* c, Insn* o) noexcept nogil:
 
 cdef int MOVQ_Vx_Wq(Cpu* c, Insn* o) noexcept nogil:
     """F3 0F 7E: the low half, the rest cleared."""
-    cdef Lane* d = xmm(c, o.reg)
-    cdef u64 v
-    cdef int st = ST_OK
-    if o.is_mem:
-        st = vec_read(c, o, 8, &v, False)
-    else:
-        v = xmm(c, o.rm).q[0]
+    cdef u64 v = xmm(c, o.rm).q[0]
+    cdef int st = vec_read(c, o, 8, &v, False) if o.is_mem else ST_OK
     if st == ST_OK:
-        d.q[0] = v
-        d.q[1] = 0
+        set_low(c, o, o.reg, v)
     return st
 
 cdef int MOVQ_Wq_Vq(Cpu* c, Insn* o) noexcept nogil:
     """66 0F D6."""
     if o.is_mem:
         return vec_write(c, o, 8, xmm(c, o.reg), False)
-    xmm(c, o.rm).q[0] = xmm(c, o.reg).q[0]
-    xmm(c, o.rm).q[1] = 0
+    set_low(c, o, o.rm, xmm(c, o.reg).q[0])
     return ST_OK
 
 cdef int MOVQ_Pq_Qq(Cpu* c, Insn* o) noexcept nogil:

@@ -309,15 +309,6 @@ cdef int STAC(Cpu* c, Insn* o) noexcept nogil:
     c.eflags |= FL_AC
     return ST_OK
 
-cdef int XGETBV(Cpu* c, Insn* o) noexcept nogil:
-    if not c.cr4 & CR4_OSXSAVE:
-        return fault(c, X_UD)
-    if <u32>c.r[RCX] != 0:
-        return fault_err(c, X_GP, 0)
-    c.r[RAX] = <u32>c.xcr0
-    c.r[RDX] = c.xcr0 >> 32
-    return ST_OK
-
 cdef int NOP(Cpu* c, Insn* o) noexcept nogil:
     """NOP in all its lengths, PAUSE, ENDBR, prefetches, WBINVD and INVD (there is no cache), LFENCE and SFENCE."""
     return ST_OK

@@ -131,8 +131,7 @@ cdef int pv_write_cr(Cpu* c, int reg, u64 v) noexcept nogil:
     return ST_OK
 
 cdef int pv_xsetbv(Cpu* c, u32 index, u64 v) noexcept nogil:
-    """XCR0: x87 always; SSE; AVX with SSE (SDM Vol. 1, 13.3)."""
-    if index or not c.cr4 & (1 << 18) or not v & 1 or v & ~<u64>7 or (v & 6) == 4:
+    if index or not c.cr4 & CR4_OSXSAVE or not xcr0_legal(c, v):
         return ST_FAULT
     c.xcr0 = v
     return ST_OK

@@ -4,6 +4,7 @@
 # and a shape:
 #   packed(c, o, k)       Vx,Wx or Pq,Qq     destination = k(destination, source); o.size tells MMX from XMM
 #   packed_imm(c, o, k)   the same with an immediate byte
+# and serves the VEX forms Vx,Hx,Wx too, whose rows name the same exec functions.
 # MMX registers are the mantissas of the x87 registers (SDM Vol. 1, 9.2.1): any MMX instruction makes TOP 0 and all
 # tags valid, and a write sets the exponent to all ones.  A kernel sees an MMX operand in the low half of a lane, the
 # upper half zero.
@@ -83,9 +84,9 @@ cdef inline int vec_write(Cpu* c, Insn* o, u32 n, const void* data, bint aligned
     return vec_write_slow(c, o, n, data, aligned)
 
 cdef inline int read_W(Cpu* c, Insn* o, Lane* out) noexcept nogil:
-    """The W operand: an XMM register, or 16 bytes of memory, aligned (SDM Vol. 1, 10.4.1.1)."""
+    """The W operand: an XMM register, or 16 bytes of memory, aligned unless VEX encoded (SDM Vol. 1, 10.4.1.1, 14.9)."""
     if o.is_mem:
-        return vec_read(c, o, 16, out, True)
+        return vec_read(c, o, 16, out, not o.vex)
     out[0] = xmm(c, o.rm)[0]
     return ST_OK
 
@@ -134,6 +135,72 @@ cdef int read_Q(Cpu* c, Insn* o, u64* out) noexcept nogil:
     return read_Q_part(c, o, 8, out)
 
 # ---------------------------------------------------------------------------------------------------------------------
+# VEX (SDM Vol. 1, 14.1).  The first source is in VEX.vvvv (o.vvvv, a copy of o.reg without VEX), o.size is 16 or 32, a
+# memory operand has any alignment, and what is written to 16 bytes clears the upper half of the YMM register.  A 256-bit
+# operation is a 128-bit one on each half.
+
+cdef inline void clear_upper(Insn* o, Lane* d) noexcept nogil:
+    if o.vex:
+        d[1].q[0] = d[1].q[1] = 0
+
+cdef inline Lane* dest(Cpu* c, Insn* o) noexcept nogil:
+    """The destination of an instruction that changes a part of the first source: it holds that source already."""
+    cdef Lane* d = xmm(c, o.reg)
+    if o.vex:
+        d[0] = xmm(c, o.vvvv)[0]
+        clear_upper(o, d)
+    return d
+
+cdef inline int read_Wx(Cpu* c, Insn* o, Lane* out) noexcept nogil:
+    """The W operand of 16 or 32 bytes, into one or two lanes."""
+    if o.size != 32:
+        return read_W(c, o, out)
+    if o.is_mem:
+        return vec_read(c, o, 32, out, False)
+    memcpy(out, xmm(c, o.rm), 32)
+    return ST_OK
+
+cdef inline void put_Vx(Cpu* c, Insn* o, const Lane* r) noexcept nogil:
+    """The destination in ModRM.reg, one or two lanes."""
+    cdef Lane* d = xmm(c, o.reg)
+    d[0] = r[0]
+    if o.size == 32:
+        d[1] = r[1]
+    else:
+        clear_upper(o, d)
+
+cdef inline int packed_vex(Cpu* c, Insn* o, Binary k) noexcept nogil:
+    """Vx,Hx,Wx"""
+    cdef Lane b[2]
+    cdef Lane* d = xmm(c, o.reg)
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef int st = read_Wx(c, o, b)
+    if st != ST_OK:
+        return st
+    d[0] = k(a[0], b[0])
+    if o.size == 32:
+        d[1] = k(a[1], b[1])
+    else:
+        clear_upper(o, d)
+    return ST_OK
+
+cdef inline int packed_imm_vex(Cpu* c, Insn* o, BinaryImm k, int step) noexcept nogil:
+    """Vx,Hx,Wx,Ib; step: how many bits of the immediate belong to the lower half and not to the upper one."""
+    cdef Lane b[2]
+    cdef Lane* d = xmm(c, o.reg)
+    cdef Lane* a = xmm(c, o.vvvv)
+    cdef u32 imm = <u32>o.imm & 0xFF
+    cdef int st = read_Wx(c, o, b)
+    if st != ST_OK:
+        return st
+    d[0] = k(a[0], b[0], imm)
+    if o.size == 32:
+        d[1] = k(a[1], b[1], imm >> step)
+    else:
+        clear_upper(o, d)
+    return ST_OK
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Shapes
 
 cdef int packed_mmx(Cpu* c, Insn* o, Binary k) noexcept nogil:
@@ -153,6 +220,8 @@ cdef inline int packed(Cpu* c, Insn* o, Binary k) noexcept nogil:
     cdef int st
     if unlikely(o.size == 8):
         return packed_mmx(c, o, k)
+    if o.vex:
+        return packed_vex(c, o, k)
     st = read_W(c, o, &b)
     if st != ST_OK:
         return st
@@ -172,6 +241,8 @@ cdef int packed_imm(Cpu* c, Insn* o, BinaryImm k) noexcept nogil:
         a.q[0] = mmx_get(c, o.reg)
         mmx_set(c, o.reg, k(a, b, <u32>o.imm & 0xFF).q[0])
         return ST_OK
+    if o.vex:
+        return packed_imm_vex(c, o, k, 0)
     st = read_W(c, o, &b)
     if st != ST_OK:
         return st
@@ -181,23 +252,39 @@ cdef int packed_imm(Cpu* c, Insn* o, BinaryImm k) noexcept nogil:
 
 cdef int packed_unary(Cpu* c, Insn* o, Unary k) noexcept nogil:
     """Vx,Wx or Pq,Qq where the destination is only written."""
-    cdef Lane b
+    cdef Lane b[2]
     cdef int st
     if o.size == 8:
-        b.q[1] = 0
-        st = read_Q(c, o, &b.q[0])
+        b[0].q[1] = 0
+        st = read_Q(c, o, &b[0].q[0])
         if st == ST_OK:
-            mmx_set(c, o.reg, k(b).q[0])
+            mmx_set(c, o.reg, k(b[0]).q[0])
         return st
-    st = read_W(c, o, &b)
+    st = read_Wx(c, o, b)
     if st == ST_OK:
-        xmm(c, o.reg)[0] = k(b)
+        b[0] = k(b[0])
+        if o.size == 32:
+            b[1] = k(b[1])
+        put_Vx(c, o, b)
     return st
 
 cdef int widen(Cpu* c, Insn* o, u32 n, Unary k) noexcept nogil:
-    """Vx,Wx where the source is n bytes, any alignment (PMOVSX, PMOVZX, CVTPS2PD...)."""
-    cdef Lane b
-    cdef int st = read_W_part(c, o, n, &b)
+    """Vx,Wx where the source is n bytes for each half of the destination, any alignment (PMOVSX, PMOVZX)."""
+    cdef Lane b[2]
+    cdef int st = read_W_halves(c, o, n, b)
     if st == ST_OK:
-        xmm(c, o.reg)[0] = k(b)
+        b[0] = k(b[0])
+        if o.size == 32:
+            b[1] = k(b[1])
+        put_Vx(c, o, b)
+    return st
+
+cdef inline int read_W_halves(Cpu* c, Insn* o, u32 n, Lane* out) noexcept nogil:
+    """n bytes of W for each half of a destination of o.size bytes."""
+    cdef int st
+    if o.size != 32:
+        return read_W_part(c, o, n, out)
+    st = read_W_part(c, o, 2 * n, out)
+    out[1].q[0] = out[1].q[1] = 0
+    memcpy(&out[1], out[0].b + n, n)
     return st
