@@ -166,6 +166,8 @@ class Vcpu:
     mxcsr: int
     pkru: int
     apic_id: int
+    engine: str
+    hot_after: int
     exact: bool
     until: int | None
     timer_deadline: int | None

@@ -8,8 +8,11 @@ UNKNOWN_NAMES = {
     UNKNOWN_OPCODE: "instruction", UNKNOWN_MSR_READ: "rdmsr", UNKNOWN_MSR_WRITE: "wrmsr", UNKNOWN_PORT: "port",
     UNKNOWN_HYPERCALL: "hypercall",
 }
+cdef enum:
+    CPU_HEADROOM = 64 << 10
+
 STAT_NAMES = ("blocks_decoded", "instructions_decoded", "lookups", "tlb_fills", "tlb_flushes", "faults", "blocks_dropped", "events",
-              "cache_flushes", "hypercalls")
+              "cache_flushes", "hypercalls", "translated")
 
 
 def host_cpuid(u32 leaf, u32 sub=0):
@@ -112,9 +115,11 @@ cdef class Vcpu:
     def __cinit__(self, Memory memory, physmap=None, clock=None, *args, **kwargs):
         cdef MachineClock k = clock if clock is not None else MachineClock()
         cdef int i
-        self.c = <Cpu*>reserve(sizeof(Cpu))
-        if self.c == NULL:
+        cdef u8* room
+        room = <u8*>reserve(CPU_HEADROOM + sizeof(Cpu))      # signal frames land below the Cpu while translated code runs
+        if room == NULL:
             raise MemoryError
+        self.c = <Cpu*>(room + CPU_HEADROOM)
         self.memory, self.clock, self.physmap = memory, k, physmap
         self.hook_by_id = {}
         self.c.mem = &memory.m
@@ -133,6 +138,7 @@ cdef class Vcpu:
         for i in range(PARKED):
             self.c.parked[i].pcid = PCID_NONE
         policy_reset(self.c)
+        self.engine = "auto"
         reset_cpu(self.c)
         self.c.seg[CS].sel = 0xF000
         self.c.seg[CS].base = 0xFFFF0000
@@ -151,7 +157,8 @@ cdef class Vcpu:
         release(self.c.tlbs[1], sizeof(TlbEntry) * TLB_SIZE)
         for i in range(PARKED):
             release(self.c.parked[i].tlb, sizeof(TlbEntry) * TLB_SIZE)
-        release(self.c, sizeof(Cpu))
+        jit_free(self.c.jit)
+        release(<u8*>self.c - CPU_HEADROOM, CPU_HEADROOM + sizeof(Cpu))
 
     # -- running ------------------------------------------------------------------------------------------------------
     def run(self, i64 budget=0x7FFFFFFFFFFFFFFF):
@@ -175,6 +182,37 @@ cdef class Vcpu:
         fetch_or(&self.c.events, EVENT_INTR)
         request(self.c, REQ_EVENT)
         return True
+
+    @property
+    def engine(self):
+        """"translator" or "interpreter"; setting "auto" takes the translator where the host has one."""
+        return "interpreter" if self.c.jit == NULL else "translator"
+
+    @engine.setter
+    def engine(self, value):
+        if value not in ("auto", "translator", "interpreter"):
+            raise ValueError(f"no engine {value!r}: auto, translator or interpreter")
+        if value == "interpreter":
+            if self.c.jit != NULL:
+                cache_flush(self.c)
+                jit_free(self.c.jit)
+                self.c.jit = NULL
+        elif self.c.jit == NULL:
+            cache_flush(self.c)
+            self.c.jit = jit_new()
+            if self.c.jit == NULL and value == "translator":
+                raise RuntimeError("this host gives no executable memory to translate into (it takes Linux on x86-64)")
+
+    @property
+    def hot_after(self):
+        """Times a block runs in the interpreter before it is translated."""
+        return 0 if self.c.jit == NULL else self.c.jit.hot
+
+    @hot_after.setter
+    def hot_after(self, u32 value):
+        if self.c.jit != NULL:
+            self.c.jit.hot = value
+            cache_flush(self.c)
 
     @property
     def exact(self):

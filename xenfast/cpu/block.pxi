@@ -56,6 +56,8 @@ cdef void cache_flush(Cpu* c) noexcept nogil:
     k.n_insn = 0
     k.n_block = 0
     c.want_link = NULL
+    if c.jit != NULL:
+        c.jit.used, c.jit.full = c.jit.first, 0
     jc_flush(c)
 
 cdef inline u32 block_hash(u64 maddr, u32 mode) noexcept nogil:
@@ -77,9 +79,8 @@ cdef void mark_code(Cpu* c, u64 mfn, u64 first, u64 last) noexcept nogil:
         if c.mem.vcpus[i] != NULL and c.mem.vcpus[i] != c and c.mem.vcpus[i].in_run:
             request_wait(c, c.mem.vcpus[i], REQ_FLUSH)
 
-cdef Insn* finish_block(Cpu* c, Block* b, const u8* host, u32 n, u32 pos, int off) noexcept nogil:
-    """Add the terminator, which goes on at off, and choose the threaded handlers."""
-    cdef Insn* first = c.cache.arena + b.first
+cdef Insn* finish_block(Cpu* c, Block* b, Insn* first, const u8* host, u32 n, u32 pos, int off) noexcept nogil:
+    """Add the terminator, which goes on at off, and choose the threaded handlers; returns the block's entry."""
     cdef Insn* end = first + n
     memset(end, 0, sizeof(Insn))
     end.off = off
@@ -87,8 +88,8 @@ cdef Insn* finish_block(Cpu* c, Block* b, const u8* host, u32 n, u32 pos, int of
     end.imm = off
     end.fn = T_NEXT
     end.next_in = NO_INSN
-    specialise(c, b, host, n, off)
-    return first
+    specialise(c, b, first, host, n, off)
+    return c.cache.arena + b.first
 
 cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil:
     """Decode a block whose first byte is at machine address maddr; NULL with c.status set when its first instruction cannot be had.
@@ -98,13 +99,14 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     cdef BlockCache* k = c.cache
     cdef Block* b
     cdef Insn* o
+    cdef Insn* first
     cdef int n = 0, pos = 0, start = <int>(maddr & 4095), avail, length, off = 0, from_ = 0, extent = 0
     cdef int room = 8192
     cdef int fresh = HOOK_FRESH                       # a basic block begins here
     cdef bint hooked = c.hook_on & HOOK_ALL_CODE
     cdef int limit = MAX_BLOCK - 3 if hooked else MAX_BLOCK
     cdef u32 h
-    if k.n_insn + MAX_BLOCK + 2 > k.max_insn or k.n_block + 1 > k.max_block:
+    if k.n_insn + MAX_BLOCK + 3 > k.max_insn or k.n_block + 1 > k.max_block or (c.jit != NULL and c.jit.full):
         cache_flush(c)
     avail = 4096 - start
     if not c.mode & MODE_64 and c.seg[CS].limit - rip < 8192:
@@ -115,6 +117,10 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     b.maddr, b.mode, b.first, b.incoming, b.dead = maddr, c.mode, k.n_insn, NO_INSN, 0
     b.mfn2 = NO_FRAME
     o = k.arena + k.n_insn
+    if c.jit != NULL and c.mode & MODE_64:
+        make_head(c, o)
+        o += 1
+    first = o
     while pos < MAX_BLOCK and n < limit:
         o.off = off
         length = decode_for(c, host + off, avail - off, o)
@@ -147,12 +153,14 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
             break
         o += 1
     if unlikely(hooked) and fresh == 0:
-        plant_on(k.arena + b.first + n, off, pos)
+        plant_on(first + n, off, pos)
         n += 1
     c.stat[STAT_BLOCKS] += 1
     c.stat[STAT_INSNS] += n
     k.n_block += 1
-    k.n_insn += n + 1
+    if c.jit != NULL:
+        memset(c.jit.site + k.n_insn, 0, (<u64>(first - k.arena) + n + 1 - k.n_insn) * sizeof(u32))
+    k.n_insn = <u32>(first - k.arena) + n + 1
     b.extent = extent
     h = block_hash(maddr, c.mode)
     b.hash_next = k.hash[h]
@@ -166,7 +174,7 @@ cdef Insn* make_block(Cpu* c, u64 maddr, const u8* host, u64 rip) noexcept nogil
     if b.mfn2 != NO_FRAME:
         b.page2_next = k.pages[b.mfn2].head2
         k.pages[b.mfn2].head2 = b
-    return finish_block(c, b, host, n, pos, off)
+    return finish_block(c, b, first, host, n, pos, off)
 
 cdef inline bint follows(Insn* o, u32 mode, int start) noexcept nogil:
     """Is o a jump to later in the page, or back beyond the block's start?  Decoding then goes on there, and o costs nothing."""
@@ -259,6 +267,9 @@ cdef Insn* find_block(Cpu* c) noexcept nogil:
         e = c.jc + jc_index(rip)
         e.tag = rip ^ c.jc_salt
         e.first = first
+        e.page = rip & ~<u64>4095
+        if c.jit != NULL:
+            e.code = <void*>first.disp if first.fn == T_JIT else <void*>(c.jit.rx + (c.jit.exit_look - c.jit.rw))
         jc_note(c, lin, b.mfn2 != NO_FRAME)
     if c.want_link != NULL and (c.mode & MODE_64 or c.seg[CS].limit == <u32>0xFFFFFFFF):
         link(c, c.want_link, b, first)
@@ -279,6 +290,8 @@ cdef inline void link(Cpu* c, Insn* o, Block* b, Insn* first) noexcept nogil:
         o.link = first
         o.next_in = b.incoming
         b.incoming = <u32>(o - c.cache.arena)
+        if c.jit != NULL:
+            link_code(c, o, first)
 
 cdef u32 insn_block(Cpu* c, Insn* o) noexcept nogil:
     """The block an instruction of the arena belongs to (blocks stand in the order of their first instructions)."""
@@ -312,7 +325,10 @@ cdef void kill_block(Cpu* c, Block* b) noexcept nogil:
         o.next_in = NO_INSN
         i = after
     b.incoming = NO_INSN
-    (c.cache.arena + b.first).fn = T_DEAD
+    o = c.cache.arena + b.first
+    if o.fn == T_JIT:
+        unlink_code(c, o)
+    o.fn = T_DEAD
 
 cdef void drop_frame_code(Cpu* c, u64 mfn) noexcept nogil:
     """Every block decoded from this frame goes."""

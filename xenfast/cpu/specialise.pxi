@@ -196,9 +196,8 @@ cdef bint dead_at(Cpu* c, Block* b, const u8* host, i64 off) noexcept nogil:
             return False
     return False
 
-cdef void specialise(Cpu* c, Block* b, const u8* host, u32 n, i64 end) noexcept nogil:
+cdef void specialise(Cpu* c, Block* b, Insn* first, const u8* host, u32 n, i64 end) noexcept nogil:
     """Give each of the block's n instructions its handler, from the last to the first so that dead flags are known."""
-    cdef Insn* first = c.cache.arena + b.first
     cdef int i = <int>n - 1, kind
     cdef bint live = True, live_behind_branch = True
     cdef Insn* o

@@ -201,6 +201,8 @@ cdef struct Exit:
 cdef struct JumpEntry:   # indirect targets and page-crossing jumps: RIP (salted with the mode) -> first instruction
     u64 tag
     Insn* first
+    void* code           # translated code, or NULL: the thunk that goes to the dispatcher
+    u64 page             # linear address of the page
 
 cdef struct Insn:        # a decoded instruction: 64 bytes, laid out in a row; fn of the next one is the continuation
     void (*fn)(Cpu*, Insn*) noexcept nogil       # threaded handler: does the work and tail-calls the next
@@ -268,6 +270,24 @@ cdef enum:
     BLOCK_HASH_BITS = 15
     BLOCK_HASH = 1 << BLOCK_HASH_BITS
 
+cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
+    u8* rw               # its code memory, writable
+    u8* rx               # the same memory, executable
+    u32 size
+    u32 used
+    u32 first            # where blocks begin, behind the thunks
+    u32 full             # drop everything when next in the dispatcher
+    u32 host             # HOST_* features of the host
+    u32 hot              # times a block runs in the interpreter before it is translated
+    u32* site            # by arena index: offset of the rel32 of a translated branch within its page, 0 for none
+    u8* enter            # thunks: the first in the executable mapping, the others in the writable one
+    u8* exit_rip
+    u8* exit_look        # T1 = jump-cache entry of a block that is not translated
+    u8* exit_link
+    u8* exit_miss
+    u8* exec_
+    u8* load_xmm
+
 cdef struct BlockCache:  # one per vcpu
     Insn* arena
     u32 n_insn
@@ -298,6 +318,7 @@ cdef enum:               # Cpu.stat
     STAT_EVENTS = 7      # upcalls and interrupts delivered
     STAT_CACHE_FLUSHES = 8
     STAT_HYPERCALLS = 9
+    STAT_TRANSLATED = 10 # blocks translated
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Hooks of tools (hooks.pxi).
@@ -476,6 +497,15 @@ cdef struct Clock:
 cdef struct Cpu:
     u64 r[24]
     u64 rip              # valid outside run() and whenever an exec function returns other than ST_OK
+    # Translated code (jit_*.pxi): RSP points at this struct while it runs
+    u64 jit_page         # linear address of the page the running block is in
+    u64 jit_rsp          # the host's stack
+    u64 jit_tmp
+    u32 fl_nat           # arithmetic flags: AH of LAHF, OF in bit 0; 0: they are in fl_*
+    u32 jit_want         # arena index of a branch that would like to be linked, or NO_INSN
+    Insn* jit_bail       # head of a block that its handlers must run
+    Jit* jit             # NULL: interpreter only
+    u64 xmm_in           # the guest's XMM registers are in the host's
     # Arithmetic flags, lazily (cpu/flags.pxi)
     u64 fl_res
     u64 fl_cv

@@ -1,0 +1,211 @@
+# The code every block shares: the way in, the way out, and calls of exec functions.
+#
+# Written once for each vcpu at the start of its code memory.  The C side is jit_enter (into translated code) and the jit_exec_* functions
+# (out of it, for one instruction).  Registers: see jit_emit.pxi.  Callee-saved: SysV ABI, x86-64.
+
+cdef void spill(Emit* e, i32 at) noexcept nogil:
+    """All pinned guest registers to Cpu.r, the Cpu being at RSP + at."""
+    cdef int n
+    for n in range(16):
+        if HREG[n] != H_NONE:
+            store(e, addr(H_ENV, 8 * n + at), HREG[n])
+    store(e, addr(H_ENV, env(e, &e.c.budget).disp + at), H_BUDGET)
+
+cdef void fill(Emit* e, i32 at) noexcept nogil:
+    cdef int n
+    load(e, H_BUDGET, addr(H_ENV, env(e, &e.c.budget).disp + at))
+    for n in range(16):
+        if HREG[n] != H_NONE:
+            load(e, HREG[n], addr(H_ENV, 8 * n + at))
+
+cdef void move_xmm(Emit* e, u8 opc, i32 at) noexcept nogil:
+    """movups of all sixteen: 10 loads, 11 stores."""
+    cdef int n
+    for n in range(16):
+        put_rm(e, 4, 1, 0, opc, n, addr(H_ENV, env(e, &e.c.v[n]).disp + at), 0)
+
+cdef void if_xmm_in(Emit* e, i32 at, u8 opc) noexcept nogil:
+    """When the guest's XMM registers are in the host's: move them."""
+    cdef u32* skip
+    put_mi1(e, 4, 0x80, 7, addr(H_ENV, env(e, &e.c.xmm_in).disp + at), 0)         # cmp byte [xmm_in], 0
+    skip = jump_if(e, 4)
+    move_xmm(e, opc, at)
+    patch(skip, e.p)
+
+cdef void leave_host(Emit* e) noexcept nogil:
+    """RSP = the host's stack: pop what jit_enter pushed and return to it."""
+    cdef int* order = [15, 14, 13, 12, 5, 3]
+    cdef int i
+    put_ri1(e, 8, 0x83, 0, 4, 8)                   # add rsp, 8
+    for i in range(6):
+        opcode(e, 4, 0, 0, 0x58 | (order[i] & 7), 0, 0, order[i], False)
+    b1(e, 0xC3)
+
+cdef void emit_thunks(Jit* j) noexcept nogil:
+    cdef Emit emit
+    cdef Emit* e = &emit
+    cdef int* order = [3, 5, 12, 13, 14, 15]
+    cdef int i
+    cdef u8* exit_
+    memset(e, 0, sizeof(Emit) - sizeof(e.stubs))
+    e.j = j
+    e.c = NULL                                                  # env() then gives offsets
+    e.p = j.rw
+    # -- enter(Cpu* rdi, code rsi) ------------------------------------------------------------------------------------
+    j.enter = j.rx
+    for i in range(6):
+        opcode(e, 4, 0, 0, 0x50 | (order[i] & 7), 0, 0, order[i], False)
+    put_ri1(e, 8, 0x83, 5, 4, 8)                   # sub rsp, 8
+    store(e, addr(7, env(e, &e.c.jit_rsp).disp), 4)
+    move(e, 4, 7)
+    move(e, H_T0, 6)
+    fill(e, 0)
+    put_rr(e, 4, 0, 0, 0xFF, 4, H_T0, 0)                          # jmp T0
+    # -- exit at T0 = rip ---------------------------------------------------------------------------------------------
+    j.exit_rip = e.p
+    store(e, env(e, &e.c.rip), H_T0)
+    exit_ = e.p
+    put_mi4(e, 4, 0xC7, 0, env(e, &e.c.status), ST_BRANCH)
+    if_xmm_in(e, 0, 0x11)
+    put_mi1(e, 4, 0xC6, 0, env(e, &e.c.xmm_in), 0)
+    spill(e, 0)
+    load(e, 4, env(e, &e.c.jit_rsp))
+    leave_host(e)
+    # -- a direct branch not linked: T0 = offset of the target from the page, T1 = arena index of the branch -------------------
+    j.exit_link = e.p
+    put_rm(e, 4, 0, 0, 0x89, H_T1, env(e, &e.c.jit_want), 0)
+    put_rm(e, 8, 0, 0, 0x03, H_T0, env(e, &e.c.jit_page), 0)      # add T0, [page]
+    jump_to(e, j.exit_rip)
+    # -- the jump cache leads to a block that is not translated: T0 = its page, T1 = the entry ------------------------------
+    j.exit_look = e.p
+    load(e, H_T0, addr(H_T1, 0))
+    # -- the jump cache did not know T0 = rip ^ salt ------------------------------------------------------------------
+    j.exit_miss = e.p
+    put_rm(e, 8, 0, 0, 0x33, H_T0, env(e, &e.c.jc_salt), 0)       # xor T0, [salt]
+    jump_to(e, j.exit_rip)
+    # -- T0 = Insn*, T1 = info: its exec function; the flags are in Cpu.fl_nat before and after -------------------------
+    j.exec_ = e.p
+    spill(e, 8)
+    if_xmm_in(e, 8, 0x11)
+    lea(e, 7, addr(4, 8))                                       # rdi = Cpu
+    move(e, 6, H_T0)
+    put_rr(e, 4, 0, 0, 0x89, H_T1, 2, 0)
+    move(e, 3, 7)                                               # rbx = Cpu
+    load(e, 4, addr(3, env(e, &e.c.jit_rsp).disp))
+    move_imm(e, 0, <u64><void*>jit_exec)
+    put_rr(e, 4, 0, 0, 0xFF, 2, 0, 0)                             # call rax
+    put_rr(e, 8, 0, 0, 0x85, 0, 0, 0)                             # test rax, rax
+    lea(e, 4, addr(3, -8))
+    cdef u32* away = jump_if(e, 5)
+    fill(e, 8)
+    if_xmm_in(e, 8, 0x10)
+    b1(e, 0xC3)
+    patch(away, e.p)
+    put_ri1(e, 8, 0x83, 0, 4, 8)                   # add rsp, 8: no return to the block
+    put_ri1(e, 8, 0x83, 7, 0, 1)                   # cmp rax, 1
+    cdef u32* out = jump_if(e, 4)
+    move(e, H_T0, 0)                                            # another block's code
+    fill(e, 0)
+    put_rr(e, 4, 0, 0, 0xFF, 4, H_T0, 0)
+    patch(out, e.p)
+    load(e, 4, env(e, &e.c.jit_rsp))
+    leave_host(e)
+    # -- T0 = Insn* of the block's first instruction, for blocks with SSE: load XMM, or have the interpreter run the block ----
+    j.load_xmm = e.p
+    put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr0).disp), CR0_EM | CR0_TS)
+    cdef u32* bad1 = jump_if(e, 5)
+    put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr4).disp), CR4_OSFXSR)
+    cdef u32* bad2 = jump_if(e, 4)
+    put_rm(e, 4, 0, 0, 0x8B, H_T1, addr(4, 8 + env(e, &e.c.mxcsr).disp), 0)
+    put_rr(e, 4, 0, 0, 0xF7, 2, H_T1, 0)                          # not T1
+    put_ri4(e, 4, 0xF7, 0, H_T1, 0x1F80)           # test T1, masks: any clear?
+    cdef u32* bad3 = jump_if(e, 5)
+    move_xmm(e, 0x10, 8)
+    put_mi1(e, 4, 0xC6, 0, addr(4, 8 + env(e, &e.c.xmm_in).disp), 1)
+    b1(e, 0xC3)
+    patch(bad1, e.p)
+    patch(bad2, e.p)
+    patch(bad3, e.p)
+    put_ri1(e, 8, 0x83, 0, 4, 8)
+    store(e, env(e, &e.c.jit_bail), H_T0)
+    jump_to(e, exit_)
+    j.used = j.first = <u32>(e.p - j.rw)
+
+# ---- the C side -----------------------------------------------------------------------------------------------------
+ctypedef void (*jit_enter_t)(Cpu*, void*) noexcept nogil
+
+cdef enum:
+    INFO_COUNTED = 12        # info: bits 0-11 the block's offset in its page, 12-19 instructions already counted, 20 on a check
+    INFO_CHECK = 20
+    CHECK_NONE = 0
+    CHECK_PRIV = 1
+    CHECK_SSE = 2
+    CHECK_FPU = 3
+    CHECK_MMX = 4
+    JIT_OUT = 1              # jit_exec(): leave translated code
+
+cdef u64 jit_exec(Cpu* c, Insn* o, u32 info) noexcept nogil:
+    """One instruction by its exec function.  0: go on behind it; JIT_OUT; or the code of the block that is next."""
+    cdef i64 counted = (info >> INFO_COUNTED) & 0xFF
+    cdef int st
+    c.r[R_RIPBASE] = c.jit_page + (info & 0xFFF)
+    set_arith(c, flags_from_native(c.fl_nat))
+    c.budget += counted
+    st = jit_check(c, o, info >> INFO_CHECK)
+    if st == ST_OK:
+        st = o.ex(c, o)
+    if likely(st == ST_OK and c.code_hit == 0) and not (c.xmm_in and fp_unmasked(c)):
+        c.budget -= counted
+        c.fl_nat = flags_to_native(get_arith(c))
+        return 0
+    c.xmm_in = 0
+    leave(c, o, st)
+    if c.status == ST_BRANCH:
+        return jit_next(c)
+    c.fl_nat = 0
+    return JIT_OUT
+
+cdef inline int jit_check(Cpu* c, Insn* o, u32 check) noexcept nogil:
+    """What T_PRIV, T_SSE, T_FPU and T_MMX look at before the exec function."""
+    if check == CHECK_NONE:
+        return ST_OK
+    if check == CHECK_PRIV:
+        if c.cpl == 0:
+            return ST_OK
+        return pv_emulate(c, o) if c.is_pv else fault_err(c, X_GP, 0)
+    if check == CHECK_SSE:
+        if likely(not c.cr0 & (CR0_EM | CR0_TS) and c.cr4 & CR4_OSFXSR):
+            return ST_OK
+        return fault(c, X_NM if c.cr4 & CR4_OSFXSR and not c.cr0 & CR0_EM else X_UD)
+    if likely(not c.cr0 & (CR0_EM | CR0_TS)):
+        return ST_OK
+    return fault(c, X_UD if check == CHECK_MMX and c.cr0 & CR0_EM else X_NM)
+
+cdef inline u64 jit_next(Cpu* c) noexcept nogil:
+    """The code at c.rip, if the dispatcher would do nothing but go there."""
+    cdef JumpEntry* e = c.jc + jc_index(c.rip)
+    if (e.tag != (c.rip ^ c.jc_salt) or e.first.fn != T_JIT or c.budget < 0 or c.req or not c.mode & MODE_64 or c.eflags & FL_TF or c.trace
+            or c.inhibit or c.bp_on):
+        c.fl_nat = 0
+        return JIT_OUT
+    c.fl_nat = flags_to_native(get_arith(c))
+    c.jit_page = e.page
+    return <u64>e.first.disp
+
+cdef void T_JIT(Cpu* c, Insn* o) noexcept nogil:
+    """Head of a translated block: into its code, and back when something needs the dispatcher."""
+    cdef Insn* first
+    c.jit_page = c.r[R_RIPBASE] & ~<u64>4095
+    c.fl_nat = flags_to_native(get_arith(c))
+    c.jit_want = NO_INSN
+    c.jit_bail = NULL
+    (<jit_enter_t>c.jit.enter)(c, <void*>o.disp)
+    if c.fl_nat:
+        set_arith(c, flags_from_native(c.fl_nat))
+        c.fl_nat = 0
+    if c.jit_want != NO_INSN:
+        c.want_link = c.cache.arena + c.jit_want
+    if unlikely(c.jit_bail != NULL):                    # SSE is off, or has exceptions unmasked: the block by its handlers
+        first = c.jit_bail
+        c.r[R_RIPBASE] = c.jit_page + <u64>first.imm
+        (first + 1).fn(c, first + 1)
