@@ -3,6 +3,7 @@
 # make bench   run the benchmarks (against QEMU and Unicorn where they are installed)
 # make build   the virtual environment in .venv with the extension built in it
 # make lint    ruff, cython-lint, mypy, stubtest
+# make fuzz    build the core with sanitizers in build/asan and run random machines on it for SECONDS=60
 # make clean   remove what make built (.cache with Debian's packages stays; make distclean removes it too)
 
 VENV := .venv
@@ -10,7 +11,7 @@ PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
 CORE_SOURCES := setup.py pyproject.toml $(wildcard xenfast/_core.p* xenfast/cpu/*)
 
-.PHONY: demo test bench build build-test lint fast clean distclean
+.PHONY: demo test bench build build-test lint fast fuzz clean distclean
 
 demo: build
 	@$(PY) scripts/demo.py
@@ -33,6 +34,15 @@ lint: build-test
 	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint xenfast
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest xenfast._core --allowlist tests/stubtest-allowlist.txt --ignore-disjoint-bases
+
+SECONDS := 60
+SANITIZE := -O1 -g1 -fsanitize=address -fsanitize=undefined -fno-sanitize=alignment -fno-omit-frame-pointer -DXF_ARENA_BITS=10
+
+fuzz: build-test
+	XENFAST_CFLAGS="$(SANITIZE)" $(PY) setup.py -q build --build-base build/asan --build-lib build/asan/lib
+	@ln -sfn ../../../tests build/asan/lib/tests
+	cd build/asan/lib && ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+		$(abspath $(PY)) -m tests.fuzz --seconds $(SECONDS)
 
 build: $(VENV)/.built
 

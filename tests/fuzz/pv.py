@@ -66,8 +66,9 @@ class PvCase:
 
     def play(self) -> int:
         r, g, v = self.rng, self.guest, self.guest.vcpu
-        for i, data in ((g.CODE, self.program(40)), (self.user_code, self.program(40)), (g.DATA, self.arguments()), (g.DATA + 1, self.arguments()),
-                        (self.user_data, self.arguments())):
+        pages = {g.CODE: self.program(40), self.user_code: self.program(40)}
+        pages |= {i: self.arguments() for i in (g.DATA, g.DATA + 1, self.user_data)}
+        for i, data in pages.items():
             g.poke(g.va(i), f"{len(data)}s", data)
         for vector in range(32):
             v.set_trap(vector, g.va(g.CODE) + r.randrange(256) if r.random() < 0.95 else self.value(), r.choice((0, 3, 4, 7)))
