@@ -16,6 +16,7 @@ include "cpu/host.pxi"          # what is needed of the compiler and libc
 include "cpu/flags.pxi"         # RFLAGS, lazily
 include "cpu/memory.pxi"        # machine memory and the frame table
 include "cpu/tlb.pxi"           # linear -> host, as last walked; flushes
+include "cpu/snapshot.pxi"      # what has been written since a snapshot
 include "cpu/mmu.pxi"           # the page walk
 include "cpu/access.pxi"        # memory and operand access, faults
 include "cpu/modes.pxi"         # what follows from CR0, EFER, CPL and the segments
@@ -104,6 +105,7 @@ include "cpu/api_memory.pxi"    # Python classes: Memory
 include "cpu/atomics.pxi"       # SharedWords: words a guest changes at the same time
 include "cpu/api_hooks.pxi"     # Hook
 include "cpu/api_vcpu.pxi"      # MachineClock, GuestPhysMap, Vcpu
+include "cpu/api_snapshot.pxi"  # Snapshot
 include "cpu/api_pvdomain.pxi"  # PvDomain
 include "cpu/api_pv.pxi"        # PvVcpu
 include "cpu/api_decode.pxi"    # the decoder by itself

@@ -172,7 +172,7 @@ class Machine:
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of mapped memory."""
-        return b"".join(bytes(self.memory.view(f)[at:at + n]) for f, at, n in self._chunks(address, size))
+        return b"".join(bytes(self.memory.view(f, readonly=True)[at:at + n]) for f, at, n in self._chunks(address, size))
 
     def write(self, address: int, data: bytes) -> None:
         """Write mapped memory, whatever its rights; decoded code there is dropped."""
@@ -195,6 +195,21 @@ class Machine:
     def stop(self) -> None:
         """From a hook, or another thread: end ``run()`` with ``STOP`` before the next instruction."""
         self.cpu.kick()
+
+    # -- snapshots ------------------------------------------------------------------------------------------------------
+    def snapshot(self) -> _core.Snapshot:
+        """Registers and memory as they are now, for ``restore()``.  Costs microseconds, whatever the size of the memory."""
+        snapshot = _core.Snapshot(self.cpu)
+        snapshot.layout = (self._next_frame, dict(self._pages), dict(self._tables))
+        return snapshot
+
+    def restore(self, snapshot: _core.Snapshot) -> int:
+        """Back to a snapshot; returns how many pages had been written.  Snapshots taken after it are no more."""
+        count = snapshot.restore()
+        frame, pages, tables = snapshot.layout
+        if frame != self._next_frame or len(pages) != len(self._pages):
+            self._next_frame, self._pages, self._tables = frame, dict(pages), dict(tables)
+        return count
 
     # -- hooks: filters, counters and maps work in the core; see _core.Hook for what the keywords mean ------------------
     def hook_block(self, callback: Callable[[Any, int, int], object] | None = None, first: int = 0, last: int = LAST,

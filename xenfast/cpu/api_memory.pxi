@@ -80,9 +80,17 @@ cdef class Memory:
         table.flags.writeable = False
         return table
 
-    def view(self, mfn, count=1):
-        """``count`` frames from ``mfn`` on as a writable memoryview of bytes.  Call wrote() after writing."""
-        self.check(mfn, count)
+    def view(self, mfn, count=1, readonly=False):
+        """``count`` frames from ``mfn`` on as a memoryview of bytes, writable unless ``readonly``.  Call wrote() after writing.
+
+        With a snapshot in use the frames count as written when a writable view is made, so do not keep one over a snapshot.
+        """
+        cdef u64 i, first = self.check(mfn, count), n = count
+        if readonly:
+            return memoryview(self)[mfn << PAGE_SHIFT:(mfn + count) << PAGE_SHIFT].toreadonly()
+        if self.m.snap != NULL:
+            for i in range(first, first + n):
+                about_to_write(&self.m, i)
         return memoryview(self)[mfn << PAGE_SHIFT:(mfn + count) << PAGE_SHIFT]
 
     def array(self, mfn, count=1, dtype="u8"):

@@ -54,6 +54,8 @@ cdef int mem_create(Mem* m, u64 frames) noexcept nogil:
     return 0
 
 cdef void mem_destroy(Mem* m) noexcept nogil:
+    while m.snap != NULL:
+        snap_pop(m)
     release(m.host, m.max_page << PAGE_SHIFT)
     release(m.frames, m.max_page * sizeof(Frame))
     release(m.m2p, m.m2p_bytes)

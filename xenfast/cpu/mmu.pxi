@@ -147,6 +147,7 @@ cdef bint pte_mark(Cpu* c, u64 table, u64* p, u64 e, u64 bits, bint wide) noexce
     """Set A, or A and D, of an entry as it was read; False: it has changed since.  A table in ROM stays as it is."""
     if e & bits == bits or (c.physmap != NULL and c.physmap.mfn[table >> 12] & PHYSMAP_RO):
         return True
+    about_to_write(c.mem, <u64>(<u8*>p - c.mem.host) >> 12)
     return cas64(p, e, e | bits) if wide else cas32(p, e, e | bits)
 
 cdef int finish_walk(Cpu* c, u64 lin, int access, bint user, u64 table, u64* p, u64 e, u64 perm, u64 nx, bint wide, Walk* w) noexcept nogil:
@@ -284,6 +285,8 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     if access == ACC_WRITE and rom:
         c.exit.address = w.pa
         return ST_MMIO
+    if access == ACC_WRITE:
+        about_to_write(c.mem, mfn)
     if unlikely(c.bp_on & BP_LOOK) and access != ACC_EXEC and watched_page(c, page):
         return ST_OK                              # every access is looked at (debug.pxi)
     if w.user and not user and c.cr4 & CR4_SMAP:
@@ -299,6 +302,6 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
         e.xtag = page
         return ST_OK
     e.rtag = page
-    if w.rights & MAY_WRITE and w.dirty and not rom and c.mem.frames[mfn].code == 0:
+    if w.rights & MAY_WRITE and w.dirty and not rom and c.mem.frames[mfn].code == 0 and not is_clean(c.mem, mfn):
         e.wtag = page
     return ST_OK

@@ -404,8 +404,20 @@ cdef enum:               # Frame.flags
     FRAME_PARTIAL = 8
     FRAME_SHARED = 16    # Xen's own page shared with the owner (shared info, grant table): writable for ever, not guest memory
 
+cdef struct SnapLevel:   # a snapshot of memory (snapshot.pxi)
+    SnapLevel* below     # the snapshot taken before it, still in use
+    u8* copy             # frame mfn as it was is at copy + (mfn << 12), once it has been written
+    u32* mark            # by frame: epoch it was first written in, 0 for never
+    u32 epoch            # counts restores; a frame with this mark is dirty
+    u64* dirty           # the dirty frames
+    u64 n_dirty
+    u64 serial           # no two are alike
+
 cdef struct Mem:
     u8* host             # base of the mapping
+    SnapLevel* snap      # the latest snapshot: frames not in it yet are saved before their first write; NULL: none
+    u64 snap_serial
+    u32 snap_lock
     u64 max_page         # frames 0 .. max_page - 1 exist
     Frame* frames
     u64* m2p             # machine frame -> pseudo-physical frame; pages of it are mapped read-only into PV guests
