@@ -76,6 +76,7 @@ static void load(const struct Case *k, ucontext_t *u) {
 
 static void handler(int sig, siginfo_t *info, void *context) {
     (void)sig; (void)info;
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~0x40000ull);       /* AC: memcpy knows no alignment */
     if (at >= 0) save(&cases[at], context);
     if (++at == n) _exit(0);
     load(&cases[at], context);
@@ -96,6 +97,7 @@ int main(int argc, char **argv) {
     void *data = mmap((void *)DATA, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (cases == MAP_FAILED || code_rw == MAP_FAILED || rx != (void *)CODE || data != (void *)DATA) return 2;
     sigaltstack(&alt, 0);
+    __asm__ volatile("movl %0, %%ds; movl %0, %%es" : : "r"(0x2B));      /* what 32-bit code reads and writes through */
     for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &act, 0);
     __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2B));           /* for 32-bit code */
     raise(SIGTRAP);

@@ -60,11 +60,14 @@ def vectors(rng: np.random.Generator, data: str, shape: tuple[int, ...]) -> np.n
 
 def encode(rng: np.random.Generator, form: Form, case: np.void) -> None:
     """A random encoding of the form, with the registers its memory operand needs."""
-    reg = int(rng.integers(16)) if form.reg is None else form.reg
+    registers = 16 if case["mode"] == 64 else 8
+    reg = int(rng.integers(registers)) if form.reg is None else form.reg
     rex = 0
-    if form.wide and rng.random() < 0.5:
+    if registers == 8:
+        pass
+    elif form.wide and rng.random() < 0.5:
         rex |= 8
-    if form.name.startswith("NP 0F C3"):
+    if form.name.startswith("NP 0F C3") and registers == 16:
         rex = 8 if rng.random() < 0.5 else 0
     modrm_reg = reg & 7
     is_mmx_reg = any(o[0] == "P" for o in form.operands)
@@ -81,12 +84,13 @@ def encode(rng: np.random.Generator, form: Form, case: np.void) -> None:
         if form.data == "m":
             offset &= ~3
         disp = int(rng.integers(-64, 64))
-        base = int(rng.choice([0, 2, 3, 5, 6, 7, 8, 10, 11, 14, 15]))            # not RSP, R12, R13: other encodings
+        bases = [0, 2, 3, 5, 6, 7, 8, 10, 11, 14, 15]                            # not RSP, R12, R13: other encodings
+        base = int(rng.choice(bases[:6] if registers == 8 else bases))
         case["gpr"][base] = (MEM + offset - disp) & 0xFFFFFFFFFFFFFFFF
         rex |= base >> 3
         body = bytes([0x40 | modrm_reg << 3 | base & 7, disp & 0xFF])
     elif form.operands:
-        rm = int(rng.integers(16))
+        rm = int(rng.integers(registers))
         rex |= rm >> 3
         body = bytes([0xC0 | modrm_reg << 3 | rm & 7])
     if form.has_imm:
@@ -113,9 +117,10 @@ def random_state(rng: np.random.Generator, n: int) -> np.ndarray:
     return cases
 
 
-def generate(table: list[Form], seed: int, each: int) -> np.ndarray:
+def generate(table: list[Form], seed: int, each: int, mode: int = 64) -> np.ndarray:
     rng = np.random.default_rng(seed)
     cases = random_state(rng, len(table) * each)
+    cases["mode"] = mode
     for i, form in enumerate(table):
         part = cases[i * each : (i + 1) * each]
         part["fx"]["xmm"] = vectors(rng, form.data, (each, 16, 16))
@@ -127,6 +132,8 @@ def generate(table: list[Form], seed: int, each: int) -> np.ndarray:
         part["ymmh"] = vectors(rng, "i", (each, 16, 16))
         for case in part:
             encode(rng, form, case)
+    if mode == 32:
+        cases["gpr"] &= 0xFFFFFFFF
     return cases
 
 
@@ -149,9 +156,9 @@ def forgive(table: list[Form], each: int, cases: np.ndarray, want: np.ndarray, g
         results["fx"]["mxcsr"][dot & trapped] &= ~np.uint32(0x3F)
 
 
-def check(table: list[Form], seed: int, each: int, fields=FIELDS) -> None:
+def check(table: list[Form], seed: int, each: int, fields=FIELDS, mode: int = 64) -> None:
     """Once by exec functions and once by threaded handlers."""
-    cases = generate(table, seed, each)
+    cases = generate(table, seed, each, mode)
     expected = native(cases)
     for blocks in (False, True):
         want, got = expected.copy(), emulated(cases, blocks)

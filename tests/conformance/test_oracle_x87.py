@@ -87,10 +87,11 @@ def memory(rng: np.random.Generator, kind: str, n: int) -> np.ndarray:
     return vectors(rng, kind, (n, 16))
 
 
-def generate(forms: list[tuple[str, bytes, str]], seed: int, each: int) -> np.ndarray:
+def generate(forms: list[tuple[str, bytes, str]], seed: int, each: int, mode: int = 64) -> np.ndarray:
     rng = np.random.default_rng(seed)
     n = len(forms) * each
     cases = blank(n)
+    cases["mode"] = mode
     fx = cases["fx"]
     fx["st"] = registers(rng, n * 8).reshape(n, 8, 16)
     pair = rng.random(n) < 0.3                           # ST(1) close to ST(0): cancellation
@@ -115,6 +116,8 @@ def generate(forms: list[tuple[str, bytes, str]], seed: int, each: int) -> np.nd
             part["code"][:, 1] += rng.integers(0, 8, each).astype("u1")
         elif kind:
             part["mem"][:, 64:80] = memory(rng, kind, each)
+    if mode == 32:
+        cases["gpr"] &= 0xFFFFFFFF
     return cases
 
 
@@ -129,8 +132,8 @@ FORMS = [
 C1_FREE = ("FCMOV", "FCOMI", "FUCOMI")
 
 
-def compare(forms, seed: int, each: int) -> list[str]:
-    cases = generate(forms, seed, each)
+def compare(forms, seed: int, each: int, mode: int = 64) -> list[str]:
+    cases = generate(forms, seed, each, mode)
     want, got = native(cases), emulated(cases)
     c1_free = np.repeat([name.startswith(C1_FREE) for name, _, _ in forms], each)
     # FCOMI leaves EFLAGS alone when it raises an unmasked exception (SDM); AMD's set them.
