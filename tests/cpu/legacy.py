@@ -80,3 +80,20 @@ def go(m, text, other="hlt", count=200, bits=32):
     m.write(OTHER, assemble(other, 32, OTHER))
     m.rip = CODE
     return m.run(count)
+
+
+def to_vm(m, text, flags=0, handler="hlt", vector=13, count=200):
+    """IRET to 16-bit code at 4000:0000 in virtual-8086 mode; the handler is at OTHER."""
+    m.write(0x40000, assemble(text, 16))
+    set_idt(m, vector, gate(14, K_CODE, OTHER, dpl=3))
+    enter = "".join(f"push {v}\n" for v in (0x77, 0x66, 0x55, 0x44, 0x3000, 0x100, flags | VM | 2, 0x4000, 0))
+    return go(m, enter + "iretd", handler, count)
+
+
+def paged(m):
+    """32-bit paging, identity in the first 4 MiB but for the page at 70000h."""
+    m.write(0x60000, struct.pack("<I", 0x61007))
+    m.write(0x61000, b"".join(struct.pack("<I", i << 12 | 7) for i in range(256)))
+    m.write(0x61000 + 4 * 0x70, bytes(4))
+    m.cpu.cr3 = 0x60000
+    m.cpu.cr0 = 0x80000011

@@ -20,6 +20,7 @@ from tests.cpu.legacy import (
     TSS1,
     gate,
     new_task,
+    paged,
     protected,
     ring3,
     set_idt,
@@ -328,15 +329,6 @@ def test_an_interrupt_through_a_bad_gate(m, vector):
 
 
 # -- faults in faults -------------------------------------------------------------------------------------------------------------
-def paged(m):
-    """32-bit paging, identity in the first 4 MiB but for the page at 70000h."""
-    m.write(0x60000, struct.pack("<I", 0x61007))
-    m.write(0x61000, b"".join(struct.pack("<I", i << 12 | 7) for i in range(256)))
-    m.write(0x61000 + 4 * 0x70, bytes(4))
-    m.cpu.cr3 = 0x60000
-    m.cpu.cr0 = 0x80000011
-
-
 FIRST = {"benign": (6, "ud2"), "contributory": (0, "xor ecx, ecx\n div ecx"), "page fault": (14, "mov eax, [0x70000]")}
 
 

@@ -34,6 +34,7 @@ from tests.cpu.legacy import (
     protected,
     ring3,
     set_idt,
+    to_vm,
     word,
 )
 from xenfast.machine import Reason
@@ -89,14 +90,6 @@ def test_an_exception_through_a_task_gate(m):
 
 
 # -- virtual-8086 mode ------------------------------------------------------------------------------------------------------
-def to_vm(m, text, flags=0, handler="hlt", vector=13, count=200):
-    """IRET to 16-bit code at 4000:0000 in virtual-8086 mode; the handler is at OTHER."""
-    m.write(0x40000, assemble(text, 16))
-    set_idt(m, vector, gate(14, K_CODE, OTHER, dpl=3))
-    enter = "".join(f"push {v}\n" for v in (0x77, 0x66, 0x55, 0x44, 0x3000, 0x100, flags | VM | 2, 0x4000, 0))
-    return go(m, enter + "iretd", handler, count)
-
-
 def test_interrupts_leave_virtual_8086_mode(m):
     """SDM Vol. 3, 20.2 and figure 20-4: GS FS DS ES SS ESP EFLAGS CS EIP on the stack of ring 0, data segments null."""
     stop = to_vm(m, "mov ax, ds\n int 0x20", IOPL3, vector=0x20)

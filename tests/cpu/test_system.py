@@ -274,6 +274,73 @@ def test_sysret_is_stepped_by_the_tf_it_loads(m):
     assert (m.r14, m.r15, m.rax >> 14 & 1) == (0, m.rcx, 1)
 
 
+def test_sysret_to_compatibility_mode(m):
+    """Without REX.W: CS is STAR[63:48] | 3, 32-bit code, at ECX; of R11 only flags that exist are loaded, VM and RF never."""
+    setup = f"mov ecx, 0xc0000081; xor eax, eax; mov edx, {(U_CODE32 | 3) << 16 | K_CODE}; wrmsr; mov rbx, 1 << 40; "
+    m.rflags = 2
+    text = "lea rcx, [rip + there]; add rcx, rbx; mov r11, -1 ^ 0x100; .byte 0x0f, 0x07; there: .code32; nop"
+    assert go(m, setup + text).reason is Reason.UNTIL
+    assert (m.cpu.segment("cs")[0], m.cpu.segment("ss")[0], m.cpu.cpl) == (U_CODE32, U_DATA, 3)
+    assert m.rflags == 0x3C7ED7
+
+
+@pytest.mark.parametrize("text", ["syscall", "sysretq"])
+def test_syscall_needs_sce(m, text):
+    """#UD with EFER.SCE clear."""
+    m.cpu.efer &= ~1
+    assert go(m, text).vector == 6
+
+
+def test_sysret_leaves_ring_0_only(m):
+    """#GP(0) in ring 3, which is looked at before RCX."""
+    ring3(m)
+    m.rcx = 1 << 63
+    stop = go(m, "sysretq")
+    assert (stop.vector, stop.error) == (13, 0)
+
+
+def test_rdtscp_and_tsd(m):
+    """RDTSCP gives TSC_AUX in ECX and clears the upper halves; CR4.TSD keeps ring 3 from both, RDPID not."""
+    text = "mov ecx, 0xc0000103; mov eax, 99; xor edx, edx; wrmsr; mov rcx, -1; mov rax, -1; mov rdx, -1; rdtscp"
+    assert go(m, text).reason is Reason.UNTIL
+    assert m.rcx == 99 and m.rax >> 32 == m.rdx >> 32 == 0
+    m.cpu.cr4 |= 4
+    assert go(m, "rdtsc; rdtscp").reason is Reason.UNTIL
+    ring3(m)
+    assert go(m, "rdtsc").vector == 13 and go(m, "rdtscp").vector == 13 and go(m, "rdpid rax").reason is Reason.UNTIL
+
+
+def test_swapgs_is_for_ring_0_of_64_bit_mode(m):
+    """#UD outside 64-bit mode; KERNEL_GS_BASE and the GS base change places, the selector stays."""
+    m.cpu.cr4 |= 1 << 16
+    m.rax = 0x1000
+    assert go(m, "wrgsbase rax; swapgs; rdgsbase rbx; swapgs; rdgsbase rcx").reason is Reason.UNTIL
+    assert (m.rbx, m.rcx, m.cpu.segment("gs")[0]) == (0, 0x1000, 16)
+    ring3(m, 32)
+    assert go(m, ".byte 0x0f, 0x01, 0xf8", bits=32).vector == 6
+
+
+def test_a_16_bit_tss_is_none_in_ia_32e_mode(m):
+    """LTR of one is #GP(selector)."""
+    m.write(GDT + TSS_SEL, struct.pack("<Q", descriptor(1, base=TSS, limit=0x67, flags=0, system=True)))
+    stop = go(m, f"mov ax, {TSS_SEL}; ltr ax")
+    assert (stop.vector, stop.error) == (13, TSS_SEL)
+
+
+@pytest.mark.parametrize("ist", [0, 3])
+def test_stacks_of_interrupts_in_64_bit_mode(m, ist):
+    """The stack is aligned to 16 bytes and SS:RSP pushed, whatever the ring; an IST entry is taken from the TSS."""
+    m.write(TSS + 28 + 8 * 3, struct.pack("<Q", STACK0 - 0x100 + 9))
+    low, high = gate(14, K_CODE, CODE + 0x100)
+    m.write(IDT + 16 * 6, struct.pack("<QQ", low | ist << 32, high))
+    m.cpu.set_table("idtr", IDT, 0x80F)
+    m.write(CODE + 0x100, assemble("mov rbx, rsp; hlt"))
+    m.rsp = STACK0 - 5
+    assert go(m, "ud2").reason is Reason.HLT
+    assert m.rbx == (STACK0 - 0x100 if ist else STACK0 - 16) - 40
+    assert struct.unpack("<5Q", m.read(m.rbx, 40))[3:] == (STACK0 - 5, m.cpu.segment("ss")[0])
+
+
 def test_syscall_is_for_64_bit_mode(m):
     """In compatibility mode SYSCALL is #UD on Intel processors."""
     ring3(m, 32)
