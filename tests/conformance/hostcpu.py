@@ -34,7 +34,7 @@ ENTER, ENTER32, EXIT, HANDLER = BASE + 0x1000, BASE + 0x1200, BASE + 0x1400, BAS
 
 ARITH = 0x8D5
 VECTORS = {8: 0, 11: 13, 4: 6, 7: 17, 5: 3}        # signal -> exception (SIGSEGV may also be #PF or #SS)
-ENDLESS = signal.SIGALRM         # the code did not come to an end
+ENDLESS = signal.SIGVTALRM         # the code did not come to an end
 
 
 @dataclass
@@ -85,9 +85,9 @@ def _trampoline() -> dict[int, bytes]:
     enter32 += load + b"\xff\x2c\x25" + abs32(FAR32)                       # jmp far [FAR32]
     leave = b"".join(_mov(False, r, OUT + 8 * r) for r in range(16)) + _mov(True, 4, HOST_RSP)
     leave += b"\x9c\x8f\x04\x25" + abs32(OUT + 128) + b"\xfc" + restore    # pushfq; pop [OUT.flags]; cld
-    # An alarm that comes while no case runs (the host was busy) is ignored; the next one is 50 ms later.
-    handler = bytes.fromhex("83ff0e7516488b82a8000000482d") + abs32(CODE) + b"\x48\x3d" + abs32(BASE + SIZE - CODE)
-    handler += bytes.fromhex("7201c3")                                     # cmp edi, SIGALRM; rip - CODE >= ...: ret
+    # An alarm that comes while no case runs is ignored; the next one is 50 ms of processor time later.
+    handler = bytes.fromhex("83ff1a7516488b82a8000000482d") + abs32(CODE) + b"\x48\x3d" + abs32(BASE + SIZE - CODE)
+    handler += bytes.fromhex("7201c3")                                     # cmp edi, SIGVTALRM; rip - CODE >= ...: ret
     handler += _mov(False, 7, SIG) + bytes.fromhex("488b82a8000000") + _mov(False, 0, SIG_RIP)
     handler += b"\x48\xc7\xc0" + abs32(EXIT)
     handler += bytes.fromhex("488982a800000066c782b80000003300c3")         # in the ucontext: rip = EXIT, cs = 33h
@@ -131,9 +131,9 @@ class Native:
         ctypes.memmove(WINDOW, case.data, WINDOW_SIZE)
         ctypes.memmove(IN, struct.pack("<17Q", *case.regs, case.flags), 136)
         ctypes.memmove(SIG, bytes(16), 16)
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.05, 0.05)
         self.enter[case.mode]()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         out = struct.unpack("<17Q", ctypes.string_at(OUT, 136))
         caught, rip = struct.unpack("<QQ", ctypes.string_at(SIG, 16))
         return Result(list(out[:16]), out[16], ctypes.string_at(WINDOW, WINDOW_SIZE), caught, rip)

@@ -54,3 +54,30 @@ def test_an_interrupt_whose_stack_is_device_memory():
     vcpu.rsp, vcpu.rip = 0x1000, 0x1000
     assert vcpu.run(1000) == ExitReason.EXIT_HLT
     assert (vcpu.rip, vcpu.rsp) == (0x2001, 0xFFA)
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_a_string_instruction_that_overwrites_itself(step):
+    """REP STOSB that comes down upon itself is PAUSE with its second byte gone, by blocks and by single steps."""
+    machine = Machine(memory=1 << 20)
+    machine.map(0x2000, 0x3000)
+    machine.write(0x3800, b"\xf3\xaa" + b"\xf4" * 14)
+    machine.rip, machine.rdi, machine.rcx, machine.rax, machine.rflags = 0x3800, 0x4010, 0x2000, 0x90, 0x402
+    if step:
+        while machine.rcx > 0x17F0 and machine.rip == 0x3800:
+            machine.run(1)
+        machine.run(5)
+    else:
+        machine.run(100)
+    assert (machine.rdi, machine.rcx, machine.read(0x3800, 2)) == (0x3800, 0x17F0, b"\xf3\x90")
+
+
+def test_flags_before_arpl_in_real_mode():
+    """ARPL is undefined in real mode, so the flags of the instruction before it are in the frame, though the one behind sets them all."""
+    machine = Machine(memory=1 << 20, mode=16)
+    machine.map(0, 0x2000)
+    machine.write(0x1000, bytes.fromhex("fec0" "44" "63e3" "31c0" "31c0" "f4"))            # inc al; inc sp; arpl; xor; xor; hlt
+    machine.rip, machine.rax, machine.rsp = 0x1000, 0, 0x87FF
+    stop = machine.run(10)
+    assert (stop.reason, stop.vector, machine.rip) == (Reason.EXCEPTION, 6, 0x1003)
+    assert machine.rflags & 0x8D5 == 0x94 and machine.rsp & 0xFFFF == 0x8800

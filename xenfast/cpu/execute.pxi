@@ -187,6 +187,11 @@ cdef void step(Cpu* c) noexcept nogil:
     if length <= 0:
         c.status = fault_err(c, X_GP, 0)
         return
+    if unlikely(o.prefix & (PFX_REP | PFX_REPNE)):
+        # As in a block: a string instruction that overwrites itself goes on with what it has written.
+        mark_code(c, <u64>(host - c.mem.host) >> 12, lin & 4095, (lin & 4095) + (length if length < avail else avail) - 1)
+        if host2 != NULL:
+            mark_code(c, <u64>(host2 - c.mem.host) >> 12, 0, length - avail - 1 if length > avail else 0)
     o.pos = 1
     o.fn = generic_handler(o)
     memset(o + 1, 0, sizeof(Insn))

@@ -164,6 +164,8 @@ cdef inline int flag_kind(Insn* o, bint live) noexcept nogil:
     cdef int kind = 0 if o.is_mem or o.prefix & PFX_LOCK else fast_sets[row_fast[o.op]].kind
     if o.ex == LEA_G_M or (o.op == ROW_HOOK and o.ex != HOOK_SITE):
         return PURE
+    if o.ex == OPCODE_63 and o.asize != 8:
+        return 0                             # ARPL: sets ZF, and is undefined in real mode
     if not live and not o.is_mem and (o.ex == INC_E or o.ex == DEC_E):
         return PURE                          # its flags are dead, CF and all
     if (o.ex == SHL_E_I or o.ex == SHR_E_I or o.ex == SAR_E_I) and not o.is_mem and o.size >= 4 and o.imm & 31:
