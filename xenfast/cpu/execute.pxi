@@ -59,10 +59,16 @@ cdef void T_SSE(Cpu* c, Insn* o) noexcept nogil:
         return
     T_GENERIC(c, o)
 
+cdef inline bint avx_enabled(Cpu* c) noexcept nogil:
+    return c.cr4 & CR4_OSXSAVE and c.xcr0 & (XS_SSE | XS_AVX) == XS_SSE | XS_AVX
+
+cdef inline bint avx_on(Cpu* c) noexcept nogil:
+    return avx_enabled(c) and not c.cr0 & CR0_TS
+
 cdef void T_AVX(Cpu* c, Insn* o) noexcept nogil:
     """VEX on vector registers: #UD unless CR4.OSXSAVE and XCR0's SSE and AVX are set, #NM when CR0.TS is (Vol. 1, 14.8)."""
-    if unlikely(c.cr0 & CR0_TS or not c.cr4 & CR4_OSXSAVE or c.xcr0 & 6 != 6):
-        leave(c, o, fault(c, X_NM if c.cr4 & CR4_OSXSAVE and c.xcr0 & 6 == 6 else X_UD))
+    if unlikely(not avx_on(c)):
+        leave(c, o, fault(c, X_NM if avx_enabled(c) else X_UD))
         return
     T_GENERIC(c, o)
 

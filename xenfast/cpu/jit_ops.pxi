@@ -23,6 +23,8 @@ cdef inline u32 info_of(Emit* e, Insn* o) noexcept nogil:
         check = CHECK_PRIV
     elif attrs & A_SSE:
         check = CHECK_SSE
+    elif attrs & A_AVX:
+        check = CHECK_AVX
     elif attrs & A_FPU:
         check = CHECK_MMX if attrs & A_MMX else CHECK_FPU
     return e.start | e.counted << INFO_COUNTED | check << INFO_CHECK

@@ -142,6 +142,7 @@ cdef enum:
     CHECK_SSE = 2
     CHECK_FPU = 3
     CHECK_MMX = 4
+    CHECK_AVX = 5
     JIT_OUT = 1              # jit_exec(): leave translated code
 
 cdef u64 jit_exec(Cpu* c, Insn* o, u32 info) noexcept nogil:
@@ -166,7 +167,7 @@ cdef u64 jit_exec(Cpu* c, Insn* o, u32 info) noexcept nogil:
     return JIT_OUT
 
 cdef inline int jit_check(Cpu* c, Insn* o, u32 check) noexcept nogil:
-    """What T_PRIV, T_SSE, T_FPU and T_MMX look at before the exec function."""
+    """What T_PRIV, T_SSE, T_AVX, T_FPU and T_MMX look at before the exec function."""
     if check == CHECK_NONE:
         return ST_OK
     if check == CHECK_PRIV:
@@ -177,6 +178,8 @@ cdef inline int jit_check(Cpu* c, Insn* o, u32 check) noexcept nogil:
         if likely(not c.cr0 & (CR0_EM | CR0_TS) and c.cr4 & CR4_OSFXSR):
             return ST_OK
         return fault(c, X_NM if c.cr4 & CR4_OSFXSR and not c.cr0 & CR0_EM else X_UD)
+    if check == CHECK_AVX:
+        return ST_OK if likely(avx_on(c)) else fault(c, X_NM if avx_enabled(c) else X_UD)
     if likely(not c.cr0 & (CR0_EM | CR0_TS)):
         return ST_OK
     return fault(c, X_UD if check == CHECK_MMX and c.cr0 & CR0_EM else X_NM)

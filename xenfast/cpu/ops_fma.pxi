@@ -45,7 +45,7 @@ cdef extern from *:
         return xf_f_from##n(r); }
     XF_FMA_SOFT(float, uint32_t, 32, fmaf, 0x400000u, 0x7F800000u, 0xFFC00000u)
     XF_FMA_SOFT(double, uint64_t, 64, fma, 0x8000000000000ull, 0x7FF0000000000000ull, 0xFFF8000000000000ull)
-    #if defined(XF_HOST_FP_X86) && !defined(XF_NO_FMA)
+    #if defined(__x86_64__) && defined(XF_HOST_FP_X86) && !defined(XF_NO_FMA)
     static inline float xf_fma32(float x, float y, float z) {
         if (!__builtin_cpu_supports("fma")) return xf_fma_soft32(x, y, z);
         __asm__ volatile("vfmadd231ss %2, %1, %0" : "+x"(z) : "x"(x), "x"(y)); return z; }

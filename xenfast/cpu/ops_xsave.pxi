@@ -67,7 +67,7 @@ cdef u32 area_size(u64 mask, bint compact) noexcept nogil:
     return end
 
 cdef u64 xinuse(Cpu* c) noexcept nogil:
-    """Components that are not in their initial configuration; MXCSR counts as SSE's (13.6)."""
+    """Components that are not in their initial configuration; MXCSR does not count as SSE's here (13.6)."""
     cdef u64 used = 0, any_ = 0
     cdef int i
     if c.fcw != 0x37F or c.fsw or c.ftw or c.fop or c.fip or c.fdp or c.fcs or c.fds:
@@ -77,7 +77,7 @@ cdef u64 xinuse(Cpu* c) noexcept nogil:
             used |= XS_X87
     for i in range(16):
         any_ |= c.v[i].q[0] | c.v[i].q[1]
-    if any_ or c.mxcsr != MXCSR_DEFAULT:
+    if any_:
         used |= XS_SSE
     any_ = 0
     for i in range(16):
@@ -85,6 +85,10 @@ cdef u64 xinuse(Cpu* c) noexcept nogil:
     if any_:
         used |= XS_AVX
     return used | (XS_PKRU if c.pkru else 0)
+
+cdef inline u64 xinuse_mxcsr(Cpu* c) noexcept nogil:
+    """The same for those to whom SSE includes MXCSR: XSAVEC, XSAVES, XGETBV."""
+    return xinuse(c) | (XS_SSE if c.mxcsr != MXCSR_DEFAULT else 0)
 
 cdef inline u8* component_state(Cpu* c, int i, u8* buffer) noexcept nogil:
     """The bytes of an extended component; YMM's upper halves are gathered in the buffer of 256 bytes."""
@@ -132,7 +136,7 @@ cdef int xsave(Cpu* c, Insn* o, int kind) noexcept nogil:
     if st != ST_OK:
         return st
     fp_sync(c)
-    used = xinuse(c) & rfbm
+    used = (xinuse_mxcsr(c) if compact else xinuse(c)) & rfbm
     if compact:
         header[0], header[1] = used, rfbm | XS_COMPACTED
     else:
@@ -269,7 +273,7 @@ cdef int XGETBV(Cpu* c, Insn* o) noexcept nogil:
         return fault(c, X_UD)
     if <u32>c.r[RCX] == 1 and has_feature(c, FEAT_DA1, 2):
         fp_sync(c)
-        v &= xinuse(c)
+        v &= xinuse_mxcsr(c)
     elif <u32>c.r[RCX] != 0:
         return fault_err(c, X_GP, 0)
     c.r[RAX] = <u32>v
