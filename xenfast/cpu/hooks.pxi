@@ -157,7 +157,7 @@ cdef void simple_site(Insn* o, HookRule* h, u64 at) noexcept nogil:
     if h.cover == COVER_NONE:
         o.ex = HOOK_COUNT
         o.disp = <i64>&h.hits
-    elif h.cover == COVER_EDGE:
+    elif h.cover == COVER_EDGE and h.map_mask >> 31 == 0:
         o.ex = HOOK_EDGE
         o.disp = <i64>h
         o.imm = <i64>place_number(at)

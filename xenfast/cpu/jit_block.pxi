@@ -100,6 +100,8 @@ cdef bint gen_insn(Emit* e, Insn* o, const u8* code, u32 before, u32 after, u32 
     cdef JitRule* r = &jit_rules[row_rule[o.op]]
     cdef u32 read, write
     cdef int kind = r.kind
+    if unlikely(o.op == ROW_HOOK):
+        return gen_hook(e, o, before)
     flag_use(o, &read, &write)
     if row_sse[o.op].ok and rows[o.op].attrs & A_SSE:
         return gen_sse(e, o, code, before, after, write)

@@ -188,7 +188,7 @@ cdef inline u64 jit_next(Cpu* c) noexcept nogil:
     """The code at c.rip, if the dispatcher would do nothing but go there."""
     cdef JumpEntry* e = c.jc + jc_index(c.rip)
     if (e.tag != (c.rip ^ c.jc_salt) or e.first.fn != T_JIT or c.budget < 0 or c.req or not c.mode & MODE_64 or c.eflags & FL_TF or c.trace
-            or c.inhibit or c.bp_on):
+            or c.inhibit or c.bp_on & BP_DEBUG):
         c.fl_nat = 0
         return JIT_OUT
     c.fl_nat = flags_to_native(get_arith(c))
