@@ -96,16 +96,16 @@ def state(m):
     return {name: hex(getattr(m, name)) for name in (*REGISTERS, "rip", "rflags")}
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_translated_code_means_what_the_exec_functions_mean(seed, exact):
+def test_translated_code_means_what_the_exec_functions_mean(seed, strict):
     """As below, with every block translated before it runs; twice, with flags kept exact everywhere or only where code reads them."""
     rng = random.Random(seed)
     code = b"".join(instruction(rng) for _ in range(400)) + b"\xf4"
     fast, slow = machine(seed, code), machine(seed, code)
     if fast.cpu.engine != "translator":
         pytest.skip("this host gives no executable memory")
-    fast.cpu.exact = exact
+    fast.cpu.strict_flags = strict
     fast.cpu.hot_after = 0
     assert fast.run().reason is Reason.HLT
     assert fast.cpu.statistics()["translated"] > 0

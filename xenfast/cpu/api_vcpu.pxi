@@ -10,6 +10,7 @@ UNKNOWN_NAMES = {
 }
 cdef enum:
     CPU_HEADROOM = 64 << 10
+    CPU_BYTES = (64 << 10) + (128 << 10) + (1 << 16) * 32      # headroom, Cpu, sites
 
 STAT_NAMES = ("blocks_decoded", "instructions_decoded", "lookups", "tlb_fills", "tlb_flushes", "faults", "blocks_dropped", "events",
               "cache_flushes", "hypercalls", "translated")
@@ -116,10 +117,11 @@ cdef class Vcpu:
         cdef MachineClock k = clock if clock is not None else MachineClock()
         cdef int i
         cdef u8* room
-        room = <u8*>reserve(CPU_HEADROOM + sizeof(Cpu))      # signal frames land below the Cpu while translated code runs
+        room = <u8*>reserve(CPU_BYTES)      # signal frames land below the Cpu while translated code runs
         if room == NULL:
             raise MemoryError
         self.c = <Cpu*>(room + CPU_HEADROOM)
+        self.c.sites = <Site*>(room + CPU_BYTES - SITES * sizeof(Site))
         self.memory, self.clock, self.physmap = memory, k, physmap
         self.hook_by_id = {}
         self.c.mem = &memory.m
@@ -158,7 +160,7 @@ cdef class Vcpu:
         for i in range(PARKED):
             release(self.c.parked[i].tlb, sizeof(TlbEntry) * TLB_SIZE)
         jit_free(self.c.jit)
-        release(<u8*>self.c - CPU_HEADROOM, CPU_HEADROOM + sizeof(Cpu))
+        release(<u8*>self.c - CPU_HEADROOM, CPU_BYTES)
 
     # -- running ------------------------------------------------------------------------------------------------------
     def run(self, i64 budget=0x7FFFFFFFFFFFFFFF):
@@ -213,6 +215,23 @@ cdef class Vcpu:
         if self.c.jit != NULL:
             self.c.jit.hot = value
             cache_flush(self.c)
+
+    @property
+    def strict_flags(self):
+        """Are arithmetic flags that no code reads kept exact as well, for frames of faults and for stops in mid-code?"""
+        return bool(self.c.strict)
+
+    @strict_flags.setter
+    def strict_flags(self, bint value):
+        if value != self.c.strict:
+            self.c.strict = value
+            cache_flush(self.c)
+
+    def translated_code(self):
+        """(address it runs at, bytes): what the translator has written, for a disassembler."""
+        if self.c.jit == NULL:
+            return 0, b""
+        return <u64>self.c.jit.rx, <bytes>(<char*>self.c.jit.rw)[:self.c.jit.used]
 
     @property
     def exact(self):

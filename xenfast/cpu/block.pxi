@@ -57,7 +57,8 @@ cdef void cache_flush(Cpu* c) noexcept nogil:
     k.n_block = 0
     c.want_link = NULL
     if c.jit != NULL:
-        c.jit.used, c.jit.full = c.jit.first, 0
+        sites_forget(c)
+        c.jit.used, c.jit.full, c.jit.n_sites = c.jit.first, 0, SITE_FIRST
     jc_flush(c)
 
 cdef inline u32 block_hash(u64 maddr, u32 mode) noexcept nogil:

@@ -3,7 +3,7 @@
 # Same-ISA translation keeps what x86 gives: guest arithmetic flags are the host's from the instruction that sets them to the
 # last that may read them; between blocks, and around glue that would overwrite them, they are kept in Cpu.fl_nat if somebody
 # may still read them.  Who may is found backwards over the block, and by a look at the first instructions of where it goes
-# (live_at); behind indirect branches everybody may.  In a strict run (exact counts, virtual time) every instruction that can
+# (live_at); behind indirect branches everybody may.  In a strict run (Vcpu.strict_flags) every instruction that can
 # fault reads them too, so that a fault's frame shows them to the bit; otherwise flags that no code reads may be stale there.
 
 cdef enum:
@@ -182,7 +182,7 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
     cdef u32 after[MAX_BLOCK + 1]
     cdef u32 taken[MAX_BLOCK + 1]
     cdef int n = block_length(c, b), i
-    cdef bint strict = c.exact or c.until != ~<u64>0, ended = False
+    cdef bint strict = c.strict, ended = False
     cdef u32* out1
     cdef u32* out2
     cdef u32* skip

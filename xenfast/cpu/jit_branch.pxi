@@ -157,6 +157,16 @@ cdef bint gen_ret(Emit* e, Insn* o, u32 live_in) noexcept nogil:
     return True
 
 # ---- out of line ----------------------------------------------------------------------------------------------------
+cdef void gen_resume(Emit* e, Stub* s) noexcept nogil:
+    """The exec function has done the instruction."""
+    if s.resume == NULL:
+        b1(e, 0x0F)                                               # a branch never comes back: ud2
+        b1(e, 0x0B)
+        return
+    if s.restore:
+        restore_flags(e, H_T0)
+    jump_to(e, s.resume)
+
 cdef void gen_stub(Emit* e, Stub* s) noexcept nogil:
     cdef u8* here = e.p
     if s.kind == STUB_LINK:
@@ -166,16 +176,24 @@ cdef void gen_stub(Emit* e, Stub* s) noexcept nogil:
         jump_to(e, e.j.exit_link)
         return
     patch(s.from_, here)
+    if s.site >= 0:
+        put_rm(e, 8, 0, 0, 0x03, H_T0, env(e, &e.c.sites[s.site].lo), 0)
+        store(e, env(e, &e.c.jit_lin), H_T0)
+        move_imm(e, H_T0, <u64>s.o)
+        move_imm(e, H_T1, <u64>s.site << 32 | s.info)
+        call_to(e, e.j.refill)
+        put_rr(e, 4, 0, 0, 0x85, H_T1, H_T1, 0)                    # test T1d, T1d: try again?
+        patch(jump_if(e, 5), s.retry)
+        gen_resume(e, s)
+        if s.from2 != NULL:
+            patch(s.from2, e.p)
+            call_exec(e, s.o, s.info)
+            gen_resume(e, s)
+        return
     if s.from2 != NULL:
         patch(s.from2, here)
     if s.kind == STUB_FAR:
         gen_far(e, s.o.imm)
         return
     call_exec(e, s.o, s.info)
-    if s.resume != NULL:
-        if s.restore:
-            restore_flags(e, H_T0)
-        jump_to(e, s.resume)
-    else:
-        b1(e, 0x0F)                                               # a branch never comes back: ud2
-        b1(e, 0x0B)
+    gen_resume(e, s)

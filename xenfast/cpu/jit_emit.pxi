@@ -30,6 +30,8 @@ cdef struct Stub:        # code out of line: what to do when an instruction cann
     u8* resume           # where to go on (NULL: nowhere)
     Insn* o
     u32 info
+    i32 site             # the site that did not cover the access, or -1
+    u8* retry
     u8 kind              # STUB_*
     u8 restore           # put the flags back into the host's
 
@@ -49,6 +51,7 @@ cdef struct Emit:
     bint host_valid      # the guest's arithmetic flags are in the host's
     bint mem_valid       # they are in Cpu.fl_nat
     bint failed
+    u8* retry            # where the instruction's address is computed
     int n_stubs
     Stub stubs[256]
 

@@ -60,6 +60,7 @@ cdef Jit* jit_new() noexcept nogil:
         return NULL
     j.host = host_features()
     j.hot = JIT_HOT
+    j.n_sites = SITE_FIRST
     emit_thunks(j)
     return j
 

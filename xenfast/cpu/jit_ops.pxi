@@ -35,7 +35,7 @@ cdef Stub* stub(Emit* e, int kind, Insn* o, u32* from_) noexcept nogil:
         e.failed = True
         return s
     e.n_stubs += 1
-    s.kind, s.o, s.from_, s.from2, s.resume, s.info, s.restore = kind, o, from_, NULL, NULL, info_of(e, o), 0
+    s.kind, s.o, s.from_, s.from2, s.resume, s.info, s.restore, s.site = kind, o, from_, NULL, NULL, info_of(e, o), 0, -1
     return s
 
 cdef inline void call_exec(Emit* e, Insn* o, u32 info) noexcept nogil:
@@ -60,6 +60,7 @@ cdef bint linear_address(Emit* e, Insn* o, Addr* ea, bint* plain) noexcept nogil
     """T0 = linear address.  ea says it again in host registers when plain.  False: cannot be said here."""
     cdef int base = o.base, index = o.index, seg = -1
     cdef i64 disp = o.disp
+    e.retry = e.p
     if index >= R_SEG:
         seg, index = index, R_ZERO
     elif o.seg >= FS:
@@ -115,10 +116,54 @@ cdef enum:               # offsets in a TlbEntry
     TAG_WRITE = 8
     TLB_ADD = 24
 
+cdef Site* new_site(Emit* e, int size, bint write, bint stack, int* number) noexcept nogil:
+    """A site for an access, or NULL when there are no more.  Accesses by rSP share two, for they all go to the same place."""
+    cdef u32 n = SITE_STACK + (2 if e.b.mode & MODE_USER else 0) + write
+    if not stack or size > 8:
+        n = e.j.n_sites
+        if n >= SITES:
+            return NULL
+        e.j.n_sites += 1
+        e.c.sites[n].len = 0
+    e.j.site_use[n] = (8 if stack and size <= 8 else size) | write << 8
+    number[0] = <int>n
+    return e.c.sites + n
+
+cdef Addr site_probe(Emit* e, Insn* o, Site* s, int number, int align, Addr* ea, bint plain, bint need_temp, int* temp,
+                     Stub** slow) noexcept nogil:
+    """T0 = linear address -> a host operand, by where this access went last: what it waits for does not depend on the address."""
+    put_rm(e, 8, 0, 0, 0x2B, H_T0, env(e, &s.lo), 0)               # sub T0, [lo]
+    put_rm(e, 8, 0, 0, 0x3B, H_T0, env(e, &s.len), 0)              # cmp T0, [len]
+    slow[0] = stub(e, STUB_EXEC, o, jump_if(e, 3))
+    slow[0].site = number
+    slow[0].retry = e.retry
+    if align:
+        put_rr(e, 4, 0, 0, 0xF6, 0, H_T0, BYTE_RM)                 # test T0b, align - 1
+        b1(e, align - 1)
+        slow[0].from2 = jump_if(e, 5)
+    if plain and (ea.index == H_NONE or not need_temp):
+        load(e, H_T1, env(e, &s.add))
+        temp[0] = H_T0
+        if ea.index != H_NONE:
+            lea(e, H_T0, ea[0])
+            ea.base, ea.disp = H_T0, 0
+            temp[0] = H_NONE
+        ea.index, ea.scale = H_T1, 0
+        return ea[0]
+    put_rm(e, 8, 0, 0, 0x03, H_T0, env(e, &s.host), 0)             # add T0, [host]
+    temp[0] = H_T1
+    return addr(H_T0, 0)
+
 cdef Addr probe(Emit* e, Insn* o, int size, bint write, int align, Addr* ea, bint plain, bint need_temp, int* temp,
                 Stub** slow) noexcept nogil:
     """T0 = linear address -> a host operand, or out of line.  temp: a scratch register that is left free (need_temp asks for one)."""
     cdef int tag = TAG_WRITE if write else TAG_READ
+    cdef int number = 0
+    cdef Site* s
+    if not o.prefix & PFX_PROBE:
+        s = new_site(e, size, write, plain and ea.base == HREG[RSP], &number)
+        if s != NULL:
+            return site_probe(e, o, s, number, align, ea, plain, need_temp, temp, slow)
     move(e, H_T1, H_T0)
     put_ri1(e, 8, 0xC1, 5, H_T1, 7)                                # shr T1, 7
     put_ri4(e, 4, 0x81, 4, H_T1, (TLB_SIZE - 1) << 5)              # and T1d, slot mask * 32
@@ -308,6 +353,7 @@ cdef Addr stack_probe(Emit* e, Insn* o, int base, i32 disp, bint write, Stub** s
     """The 8 bytes at [base + disp]; T0 is free afterwards."""
     cdef Addr ea = addr(base, disp)
     cdef int temp
+    e.retry = e.p
     lea_any(e, 8, H_T0, &ea)
     return probe(e, o, 8, write, 0, &ea, True, True, &temp, slow)
 

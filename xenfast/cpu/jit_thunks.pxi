@@ -41,6 +41,41 @@ cdef void leave_host(Emit* e) noexcept nogil:
         opcode(e, 4, 0, 0, 0x58 | (order[i] & 7), 0, 0, order[i], False)
     b1(e, 0xC3)
 
+cdef void emit_call(Emit* e, void* function) noexcept nogil:
+    """u64 function(Cpu*, Insn* T0, u64 T1): 0 goes back to the block with T1 = 0, JIT_RETRY with T1 = 2; else out, or to other code."""
+    cdef u32* zero
+    cdef u32* out
+    cdef u32* again
+    spill(e, 8)
+    if_xmm_in(e, 8, 0x11)
+    lea(e, 7, addr(4, 8))                                       # rdi = Cpu
+    move(e, 6, H_T0)
+    move(e, 2, H_T1)
+    move(e, 3, 7)                                               # rbx = Cpu
+    load(e, 4, addr(3, env(e, &e.c.jit_rsp).disp))
+    move_imm(e, 0, <u64>function)
+    put_rr(e, 4, 0, 0, 0xFF, 2, 0, 0)                            # call rax
+    lea(e, 4, addr(3, -8))
+    put_ri1(e, 8, 0x83, 7, 0, JIT_RETRY)
+    again = jump_if(e, 4)
+    put_rr(e, 8, 0, 0, 0x85, 0, 0, 0)                            # test rax, rax
+    zero = jump_if(e, 4)
+    put_ri1(e, 8, 0x83, 0, 4, 8)                                # add rsp, 8: no return to the block
+    put_ri1(e, 8, 0x83, 7, 0, JIT_OUT)
+    out = jump_if(e, 4)
+    move(e, H_T0, 0)                                            # another block's code
+    fill(e, 0)
+    put_rr(e, 4, 0, 0, 0xFF, 4, H_T0, 0)
+    patch(out, e.p)
+    load(e, 4, env(e, &e.c.jit_rsp))
+    leave_host(e)
+    patch(again, e.p)
+    patch(zero, e.p)
+    put_rr(e, 4, 0, 0, 0x89, 0, H_T1, 0)
+    fill(e, 8)
+    if_xmm_in(e, 8, 0x10)
+    b1(e, 0xC3)
+
 cdef void emit_thunks(Jit* j) noexcept nogil:
     cdef Emit emit
     cdef Emit* e = &emit
@@ -85,31 +120,9 @@ cdef void emit_thunks(Jit* j) noexcept nogil:
     jump_to(e, j.exit_rip)
     # -- T0 = Insn*, T1 = info: its exec function; the flags are in Cpu.fl_nat before and after -------------------------
     j.exec_ = e.p
-    spill(e, 8)
-    if_xmm_in(e, 8, 0x11)
-    lea(e, 7, addr(4, 8))                                       # rdi = Cpu
-    move(e, 6, H_T0)
-    put_rr(e, 4, 0, 0, 0x89, H_T1, 2, 0)
-    move(e, 3, 7)                                               # rbx = Cpu
-    load(e, 4, addr(3, env(e, &e.c.jit_rsp).disp))
-    move_imm(e, 0, <u64><void*>jit_exec)
-    put_rr(e, 4, 0, 0, 0xFF, 2, 0, 0)                             # call rax
-    put_rr(e, 8, 0, 0, 0x85, 0, 0, 0)                             # test rax, rax
-    lea(e, 4, addr(3, -8))
-    cdef u32* away = jump_if(e, 5)
-    fill(e, 8)
-    if_xmm_in(e, 8, 0x10)
-    b1(e, 0xC3)
-    patch(away, e.p)
-    put_ri1(e, 8, 0x83, 0, 4, 8)                   # add rsp, 8: no return to the block
-    put_ri1(e, 8, 0x83, 7, 0, 1)                   # cmp rax, 1
-    cdef u32* out = jump_if(e, 4)
-    move(e, H_T0, 0)                                            # another block's code
-    fill(e, 0)
-    put_rr(e, 4, 0, 0, 0xFF, 4, H_T0, 0)
-    patch(out, e.p)
-    load(e, 4, env(e, &e.c.jit_rsp))
-    leave_host(e)
+    emit_call(e, <void*>jit_exec)
+    j.refill = e.p
+    emit_call(e, <void*>jit_refill)
     # -- T0 = Insn* of the block's first instruction, for blocks with SSE: load XMM, or have the interpreter run the block ----
     j.load_xmm = e.p
     put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr0).disp), CR0_EM | CR0_TS)
@@ -143,16 +156,58 @@ cdef enum:
     CHECK_FPU = 3
     CHECK_MMX = 4
     CHECK_AVX = 5
-    JIT_OUT = 1              # jit_exec(): leave translated code
+    JIT_OUT = 1              # jit_exec(), jit_refill(): leave translated code
+    JIT_RETRY = 2            # jit_refill(): the site covers the address now
+    SITE_PAGES = 256         # how far a site is stretched at once
+    SITE_MISSES = 300        # so often may a site miss before the instruction asks the TLB instead
 
-cdef u64 jit_exec(Cpu* c, Insn* o, u32 info) noexcept nogil:
+cdef u64 jit_refill(Cpu* c, Insn* o, u64 info) noexcept nogil:
+    """A site does not cover Cpu.jit_lin: make it do so from the TLB, with the pages around that lie alike, else as jit_exec()."""
+    cdef u32 n = <u32>(info >> 32), use = c.jit.site_use[n]
+    cdef Site* s = c.sites + n
+    cdef bint write = (use >> 8) & 1
+    cdef u64 size = use & 0xFF, first = c.jit_lin & ~<u64>4095, last = first
+    cdef TlbEntry* e = tlb_slot(c.tlb, first)
+    cdef i64 add = e.add
+    if (e.wtag if write else e.rtag) != first or (c.jit_lin & 4095) + size > 4096:
+        return jit_exec(c, o, info)
+    while last - first < SITE_PAGES << 12 and site_page(c, last + 4096, write, add):
+        last += 4096
+    while last - first < SITE_PAGES << 12 and site_page(c, first - 4096, write, add):
+        first -= 4096
+    if s.len == 0:
+        if c.site_n < SITE_LOG:
+            c.site_log[c.site_n] = n
+        c.site_n += 1
+    elif n >= SITE_FIRST:
+        c.jit.site_use[n] = use + (1 << 9)
+        if use >> 9 >= SITE_MISSES and not o.prefix & PFX_PROBE:
+            o.prefix |= PFX_PROBE
+            translate_again(c, o)
+    s.lo, s.len, s.add, s.host = first, last - first + 4097 - size, add, first + <u64>add
+    return JIT_RETRY
+
+cdef inline bint site_page(Cpu* c, u64 page, bint write, i64 add) noexcept nogil:
+    """Does the TLB map this page too, with the same distance to host memory?"""
+    cdef TlbEntry* e = tlb_slot(c.tlb, page)
+    return e.add == add and (e.wtag if write else e.rtag) == page
+
+cdef void translate_again(Cpu* c, Insn* o) noexcept nogil:
+    """The block of o is to be translated anew when it is next entered."""
+    cdef Insn* head = c.cache.arena + c.cache.blocks[insn_block(c, o)].first
+    if head.fn == T_JIT:
+        unlink_code(c, head)
+        head.fn = T_COUNT
+        head.disp = 1
+
+cdef u64 jit_exec(Cpu* c, Insn* o, u64 info) noexcept nogil:
     """One instruction by its exec function.  0: go on behind it; JIT_OUT; or the code of the block that is next."""
     cdef i64 counted = (info >> INFO_COUNTED) & 0xFF
     cdef int st
     c.r[R_RIPBASE] = c.jit_page + (info & 0xFFF)
     set_arith(c, flags_from_native(c.fl_nat))
     c.budget += counted
-    st = jit_check(c, o, info >> INFO_CHECK)
+    st = jit_check(c, o, (info >> INFO_CHECK) & 7)
     if st == ST_OK:
         st = o.ex(c, o)
     if likely(st == ST_OK and c.code_hit == 0) and not (c.xmm_in and fp_unmasked(c)):
@@ -187,8 +242,8 @@ cdef inline int jit_check(Cpu* c, Insn* o, u32 check) noexcept nogil:
 cdef inline u64 jit_next(Cpu* c) noexcept nogil:
     """The code at c.rip, if the dispatcher would do nothing but go there."""
     cdef JumpEntry* e = c.jc + jc_index(c.rip)
-    if (e.tag != (c.rip ^ c.jc_salt) or e.first.fn != T_JIT or c.budget < 0 or c.req or not c.mode & MODE_64 or c.eflags & FL_TF or c.trace
-            or c.inhibit or c.bp_on & BP_DEBUG):
+    if (e.tag != (c.rip ^ c.jc_salt) or e.first.fn != T_JIT or c.budget < 0 or c.req or not c.mode & MODE_64 or c.events
+            or c.eflags & (FL_TF | FL_AC) or c.trace or c.inhibit or c.bp_on & BP_DEBUG or c.db_pending or c.rip == c.until):
         c.fl_nat = 0
         return JIT_OUT
     c.fl_nat = flags_to_native(get_arith(c))

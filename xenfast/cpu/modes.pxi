@@ -33,9 +33,11 @@ cdef void update_mode(Cpu* c) noexcept nogil:
         base = c.seg[i].base
         c.r[R_SEG + i] = 0 if mode & MODE_64 and i < FS else base
     c.tlb_index = (not c.pv.kernel_mode) if c.is_pv else c.cpl == 3
+    if c.tlb_index:
+        mode |= MODE_USER
     c.tlb = c.tlbs[c.tlb_index]
     base = 0 if mode & MODE_64 else c.seg[CS].base
-    if (mode ^ c.mode) & ~<u32>MODE_64 or base != c.jc_base or (c.seg[CS].limit != c.jc_limit and not mode & MODE_64):
+    if (mode ^ c.mode) & ~<u32>(MODE_64 | MODE_USER) or base != c.jc_base or (c.seg[CS].limit != c.jc_limit and not mode & MODE_64):
         c.mode = mode
         c.jc_base = base
         c.jc_limit = c.seg[CS].limit

@@ -100,6 +100,7 @@ cdef enum:
     MODE_FLAT = 8       # ES CS SS DS have base 0 and limit 4 GiB (always so in 64-bit mode)
     MODE_PE = 16        # protected mode (clear: real mode)
     MODE_VM = 32        # virtual-8086 mode
+    MODE_USER = 64      # the user TLB: code of the two privileges is never shared
 
 # Cpu.req: requests to a vcpu, set atomically by anyone, served by the vcpu between blocks.
 cdef enum:
@@ -236,6 +237,7 @@ cdef enum:               # Insn.prefix
     PFX_OPSIZE = 8       # 66
     PFX_REX = 16         # any REX: byte registers 4..7 are SPL BPL SIL DIL, not AH CH DH BH
     PFX_FLAGS_LIVE = 32  # somebody may read the arithmetic flags this instruction sets
+    PFX_PROBE = 64       # translated: its accesses go here and there, so ask the TLB, not a site
 
 cdef enum:               # Insn.vex
     VEX_ENCODED = 1
@@ -270,6 +272,18 @@ cdef enum:
     BLOCK_HASH_BITS = 15
     BLOCK_HASH = 1 << BLOCK_HASH_BITS
 
+cdef struct Site:        # where one access in translated code went last: 32 bytes
+    u64 lo               # first linear address
+    u64 len              # an access at lo + x is fine when x < len; 0: none
+    i64 add              # host address = linear + add
+    u64 host             # lo + add
+
+cdef enum:
+    SITES = 1 << 16      # of a vcpu
+    SITE_LOG = 2048
+    SITE_STACK = 0       # the first ones: stack reads and writes of supervisor blocks, then of user blocks
+    SITE_FIRST = 4
+
 cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
     u8* rw               # its code memory, writable
     u8* rx               # the same memory, executable
@@ -287,6 +301,9 @@ cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
     u8* exit_miss
     u8* exec_
     u8* load_xmm
+    u8* refill
+    u32 n_sites
+    u32 site_use[1 << 16]    # size of the access in bits 0-7, write in bit 8, misses above
 
 cdef struct BlockCache:  # one per vcpu
     Insn* arena
@@ -513,6 +530,7 @@ cdef struct Cpu:
     u64 jit_page         # linear address of the page the running block is in
     u64 jit_rsp          # the host's stack
     u64 jit_tmp
+    u64 jit_lin          # address that a site did not cover
     u32 fl_nat           # arithmetic flags: AH of LAHF, OF in bit 0; 0: they are in fl_*
     u32 jit_want         # arena index of a branch that would like to be linked, or NO_INSN
     Insn* jit_bail       # head of a block that its handlers must run
@@ -628,6 +646,7 @@ cdef struct Cpu:
     u32 jc_gen           # last generation of the jump cache given out
     u64 jc_base          # CS base and limit the jump cache is valid for
     u32 jc_limit
+    u8 strict            # translated code keeps the flags exact everywhere a fault or a stop could show them
     u8 exact             # stop at exactly the instruction budget (virtual time, the tools API)
     u8 trace             # leave after every instruction
     u32 code_bit         # this vcpu's bit of Frame.code
@@ -639,6 +658,9 @@ cdef struct Cpu:
     u64 unknown_value[32]
     u64 fault_icount     # 1 + instructions retired at the last delivery of a fault (0: none)
     u64 stat[16]         # counters, indexed by STAT_*
+    u32 site_n           # sites filled since the last flush; above SITE_LOG: not all of them are in the log
+    u32 site_log[2048]
+    Site* sites
     # Hooks (hooks.pxi)
     HookRule* hooks
     u32 hook_on          # kinds of hooks there are

@@ -66,6 +66,20 @@ cdef inline void jc_note(Cpu* c, u64 lin, bint crossing) noexcept nogil:
     if crossing or not (n.fixed[slot >> 6] >> (slot & 63)) & 1 or (c.tlb[slot].xtag ^ lin) & ~<u64>4095:
         n.jc_local = 1
 
+# ---- sites: where accesses of translated code went last (jit_ops.pxi) -------------------------------------------------
+cdef void sites_forget(Cpu* c) noexcept nogil:
+    """Whenever a translation or a right to write is withdrawn from either TLB."""
+    cdef u32 i
+    if likely(c.site_n == 0):
+        return
+    if c.site_n <= SITE_LOG:
+        for i in range(c.site_n):
+            c.sites[c.site_log[i]].len = 0
+    else:
+        for i in range(c.jit.n_sites):
+            c.sites[i].len = 0
+    c.site_n = 0
+
 # ---- filling --------------------------------------------------------------------------------------------------------
 cdef void tlb_note_fill(Cpu* c, u64 lin, bint fixed, bint large) noexcept nogil:
     """A slot gets a new translation: global or not, of a page larger than 4 KiB or not."""
@@ -120,6 +134,7 @@ cdef void tlb_clear(TlbEntry* tlb, TlbNotes* n) noexcept nogil:
 
 cdef void tlb_flush(Cpu* c) noexcept nogil:
     """Everything, of every PCID, global or not."""
+    sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
     tlb_clear(c.tlbs[0], &c.notes[0])
     tlb_clear(c.tlbs[1], &c.notes[1])
@@ -128,6 +143,7 @@ cdef void tlb_flush(Cpu* c) noexcept nogil:
 
 cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
     """One of the two TLBs: a PV guest has loaded the CR3 of one mode.  It has no global translations."""
+    sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
     tlb_clear(c.tlbs[index], &c.notes[index])
     c.flush_time[index] = add_fetch64(&c.mem.flush_clock, 1)
@@ -137,6 +153,7 @@ cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
 cdef void tlb_flush_local(Cpu* c) noexcept nogil:
     """What MOV CR3 forgets: the translations of the current PCID that are not global."""
     cdef int i
+    sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
     for i in range(2):
         tlb_clear_local(c.tlbs[i], &c.notes[i])
@@ -163,6 +180,7 @@ cdef void tlb_forget_page(Cpu* c, TlbEntry* tlb, TlbNotes* n, u64 lin) noexcept 
 cdef void tlb_flush_page(Cpu* c, u64 lin) noexcept nogil:
     """INVLPG: the page in the current PCID, and in all of them where it is global (which is: everywhere)."""
     cdef int i
+    sites_forget(c)
     for i in range(2):
         tlb_forget_page(c, c.tlbs[i], &c.notes[i], lin)
     for i in range(PARKED):
@@ -175,6 +193,7 @@ cdef void tlb_protect_frame(Cpu* c, u64 mfn) noexcept nogil:
     cdef u64 host = <u64>(c.mem.host + (mfn << 12))
     cdef int i, k
     cdef TlbEntry* e
+    sites_forget(c)
     for k in range(2):
         e = c.tlbs[k]
         for i in range(TLB_SIZE):
@@ -213,6 +232,7 @@ cdef void pcid_switch(Cpu* c, u64 old, u64 new, bint keep) noexcept nogil:
     cdef Parked* p
     cdef TlbEntry* tlb
     cdef TlbNotes notes
+    sites_forget(c)
     if old == new:
         if not keep:
             tlb_flush_local(c)
@@ -261,6 +281,7 @@ cdef void pcid_forget_all(Cpu* c) noexcept nogil:
 
 cdef void pcid_forget_page(Cpu* c, u64 pcid, u64 lin) noexcept nogil:
     """One page of one PCID."""
+    sites_forget(c)
     cdef Parked* p = pcid_parked(c, pcid)
     if p != NULL:
         tlb_forget_page(c, p.tlb, &p.notes, lin)
