@@ -41,7 +41,8 @@ ACCESSES = {
     "fld m32": "d907", "fld m64": "dd07", "fld m80": "db2f", "fild m16": "df07", "fnstcw": "d93f", "fnstenv": "d937",
     "fldenv 16": "66d927", "fnsave": "dd37", "fbld": "df27", "movd mm0, m32": "0f6e07", "movq mm0, m64": "0f6f07",
     "movss": "f30f1007", "movsd": "f20f1007", "movlps": "0f1207", "movaps": "0f2807", "movups": "0f1007",
-    "movups store": "0f1107", "movdqu": "f30f6f07", "ldmxcsr": "0fae17",
+    "movups store": "0f1107", "movdqu": "f30f6f07", "ldmxcsr": "0fae17", "vmovups ymm": "c5fc1007", "vmovups ymm store": "c5fc1107",
+    "vmovaps ymm": "c5fc2807", "vpmovzxbw ymm": "c4e27d3007", "vmaskmovps": "c4e27d2c07", "vbroadcastss": "c4e27d1807",
 }
 
 

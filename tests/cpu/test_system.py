@@ -341,6 +341,34 @@ def test_stacks_of_interrupts_in_64_bit_mode(m, ist):
     assert struct.unpack("<5Q", m.read(m.rbx, 40))[3:] == (STACK0 - 5, m.cpu.segment("ss")[0])
 
 
+@pytest.mark.parametrize("text", ["sgdt [rsp - 16]", "sidt [rsp - 16]", "sldt ax", "str ax", "smsw ax"])
+def test_umip(m, text):
+    """CR4.UMIP keeps the addresses and selectors of the system from rings 1 to 3: #GP(0)."""
+    m.cpu.cr4 |= 1 << 11
+    assert go(m, text).reason is Reason.UNTIL
+    ring3(m)
+    stop = go(m, text)
+    assert (stop.vector, stop.error) == (13, 0)
+    m.cpu.cr4 &= ~(1 << 11)
+    assert go(m, text).reason is Reason.UNTIL
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "auto"])
+@pytest.mark.parametrize("text, at", [("sti; inc rdx; inc rdx", 4), ("pushfq; or dword ptr [rsp], 0x200; popfq; inc rdx", 9)])
+def test_interrupts_come_through_the_window(m, engine, text, at):
+    """In a loop that opens the window for an interrupt in each round, every one is taken at the first place there is, in every tier."""
+    set_idt(m, 0x20, CODE + 0x200)
+    m.write(CODE + 0x200, assemble("mov rbx, [rsp]; out 0x80, al; iretq"))
+    m.cpu.exact, m.cpu.engine, m.cpu.hot_after = False, engine, 1
+    m.write(CODE, assemble(f"again: cli; {text}; jmp again", 64, CODE))
+    m.rip, m.rflags = CODE, 2
+    m.cpu.run(1000)
+    for _ in range(50):
+        assert m.cpu.interrupt(0x20)
+        assert m.run(100000).reason is Reason.PIO
+        assert m.rbx == CODE + 1 + at
+
+
 def test_syscall_is_for_64_bit_mode(m):
     """In compatibility mode SYSCALL is #UD on Intel processors."""
     ring3(m, 32)

@@ -233,6 +233,16 @@ def test_the_debug_trap_of_a_task(m):
     assert (m.rbx, m.rdx >> 13 & 7, m.rcx, m.cpu.segment("tr")[0]) == (0, 4, THIRD, TR1)
 
 
+def test_local_breakpoints_end_with_their_task(m):
+    """SDM Vol. 3, 7.3 and 17.2.4: a task switch clears the L bits of DR7, not the G bits."""
+    new_task(m)
+    text = f"mov eax, {NOTES}\n mov dr0, eax\n mov dr1, eax\n mov eax, {9 | 0x110000}\n mov dr7, eax\n jmp {TR1}:0"
+    set_idt(m, 1, gate(14, K_CODE, THIRD))
+    m.write(THIRD, assemble("mov edx, dr6\n mov ecx, dr7\n hlt", 32))
+    assert go(m, text, f"mov [{NOTES}], eax").reason is Reason.HLT
+    assert (m.rdx & 15, m.rcx & 0xF) == (2, 8)
+
+
 # -- task gates for interrupts -----------------------------------------------------------------------------------------------
 def test_interrupts_through_a_task_gate(m):
     """SDM Vol. 3, 6.14.5: the handler task returns by IRET and goes on behind it the next time."""

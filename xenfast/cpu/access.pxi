@@ -97,6 +97,8 @@ cdef inline bint misaligned(Cpu* c, u64 lin, u64 n) noexcept nogil:
         n = 8 if n == 10 else 4 if n == 108 else 2
     elif n == 14 or n == 28 or n == 6:                    # environments, far pointers
         n = 2 if n == 14 else 4
+    elif n == 32:                                         # as processors do; the SDM does not say
+        n = 16
     return n <= 16 and lin & (n - 1)
 
 cdef int mem_read_slow(Cpu* c, u64 lin, int size, u64* out) noexcept nogil:

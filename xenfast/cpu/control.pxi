@@ -11,6 +11,7 @@ cdef enum:
     CR0_KNOWN = 0xE005003F
     CR4_TSD = 1 << 2
     CR4_DE = 1 << 3
+    CR4_UMIP = 1 << 11
     CR4_FSGSBASE = 1 << 16
     CR4_OSXSAVE = 1 << 18
     CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE

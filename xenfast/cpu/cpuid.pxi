@@ -170,7 +170,7 @@ CPUID_FEATURES = (
     ("avx512vl", FEAT_7B, 31, OFF, "avx512f"),
     ("prefetchwt1", FEAT_7C, 0, OFF, ""),
     ("avx512_vbmi", FEAT_7C, 1, OFF, "avx512bw"),
-    ("umip", FEAT_7C, 2, OFF, ""),
+    ("umip", FEAT_7C, 2, BARE, ""),
     ("pku", FEAT_7C, 3, BARE, "lm"),
     ("waitpkg", FEAT_7C, 5, OFF, ""),
     ("avx512_vbmi2", FEAT_7C, 6, OFF, "avx512bw"),

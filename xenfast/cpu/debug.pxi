@@ -4,8 +4,8 @@
 # instruction is stepped, and the pages of data breakpoints stay out of the TLB, so that accesses to them come through the slow
 # path, which calls watch().  Alignment checks (CR0.AM, EFLAGS.AC, ring 3) do the same with every page.
 #
-# A debug exception that must wait (behind MOV SS, behind an exit for a port) is kept in Cpu.db_pending.  One that waits behind MOV SS is lost
-# when the next instruction faults.  Left out: DEBUGCTL (branch trace, BTF, RTM).
+# A debug exception that must wait (behind MOV SS, behind an exit for a port) is kept in Cpu.db_pending.  One that waits behind MOV SS
+# is lost when the next instruction faults.  Left out: DEBUGCTL (branch trace, BTF, RTM).
 
 cdef enum:
     BP_EXEC = 1          # Cpu.bp_on

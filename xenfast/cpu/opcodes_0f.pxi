@@ -171,7 +171,7 @@ cdef void rows_0f() noexcept:
     op(MAP_0F | 0xC1, XADD_E_G, b"XADD", b"Ev,Gv", F_NONE, F_ALL, A_LOCK)
     op_mem(MAP_0F | 0xC7, 1, CMPXCHG8B_M, b"CMPXCHG8B", b"My", F_ALL, F_ALL, A_LOCK)
     op_mod3(MAP_0F | 0xC7, 6, RDRAND_R, b"RDRAND", b"Rv", F_NONE, F_ALL, A_NP | A_66)
-    op_mod3(MAP_0F | 0xC7, 7, RDSEED_R, b"RDSEED", b"Rv", F_NONE, F_ALL, A_NP | A_66)
+    op_mod3(MAP_0F | 0xC7, 7, RDRAND_R, b"RDSEED", b"Rv", F_NONE, F_ALL, A_NP | A_66)
     op_mod3(MAP_0F | 0xC7, 7, RDPID_R, b"RDPID", b"Ry", F_NONE, F_NONE, A_F3)
     op(MAP_0F | 0xC8, BSWAP_Z, b"BSWAP", b"Zv", F_NONE, F_NONE, 0)
     op(MAP_0F | 0xC9, BSWAP_Z, b"BSWAP", b"Zv", F_NONE, F_NONE, 0)

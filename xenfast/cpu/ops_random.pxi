@@ -19,11 +19,10 @@ cdef u64 next_random(Cpu* c) noexcept nogil:
     z = (z ^ (z >> 27)) * <u64>0x94D049BB133111EB
     return z ^ (z >> 31)
 
-cdef inline int random_register(Cpu* c, Insn* o, bint has) noexcept nogil:
+cdef int RDRAND_R(Cpu* c, Insn* o) noexcept nogil:
+    """RDRAND and RDSEED."""
     cdef u64 v = 0
     cdef bint ok = True
-    if not has:
-        return fault(c, X_UD)
     if c.clock.is_virtual:
         v = next_random(c)
     else:
@@ -31,9 +30,3 @@ cdef inline int random_register(Cpu* c, Insn* o, bint has) noexcept nogil:
     set_reg(c, o, o.rm, o.size, v if ok else 0)
     set_arith(c, FL_CF if ok else 0)
     return ST_OK
-
-cdef int RDRAND_R(Cpu* c, Insn* o) noexcept nogil:
-    return random_register(c, o, has_feature(c, FEAT_1C, 30))
-
-cdef int RDSEED_R(Cpu* c, Insn* o) noexcept nogil:
-    return random_register(c, o, has_feature(c, FEAT_7B, 18))

@@ -3,7 +3,8 @@
 # SDM Vol. 2 (REP) and Vol. 1, 7.3.9.  Registers are up to date after every iteration, so a fault or an interrupt in
 # the middle restarts the instruction where it was.  Upward MOVS and STOS on plain RAM go a page at a time: one
 # translation, one memmove or memset. A long REP gives way after REP_BYTES or REP_STEPS by branching to itself; each
-# time it is begun counts as an instruction.  While debug exceptions are looked for it gives way after every iteration (SDM Vol. 3, 17.3.1.4).
+# time it is begun counts as an instruction.  While debug exceptions are looked for it gives way after every iteration
+# (SDM Vol. 3, 17.3.1.4).
 
 cdef enum:
     REP_BYTES = 1 << 18  # bulk: at most this much before other things get a look

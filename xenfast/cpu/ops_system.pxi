@@ -64,7 +64,13 @@ cdef int LMSW_E(Cpu* c, Insn* o) noexcept nogil:
     write_cr0(c, (c.cr0 & ~<u64>0xE) | (v & 0xF))
     return branch_next(c, o)
 
+cdef inline bint umip(Cpu* c) noexcept nogil:
+    """CR4.UMIP: SGDT, SIDT, SLDT, SMSW and STR are #GP(0) outside ring 0 (SDM Vol. 3, 2.5)."""
+    return c.cr4 & CR4_UMIP and c.cpl != 0
+
 cdef int SMSW_E(Cpu* c, Insn* o) noexcept nogil:
+    if umip(c):
+        return fault_err(c, X_GP, 0)
     return write_rm_n(c, o, 2 if o.is_mem else o.size, c.cr0)
 
 # ---- debug registers ------------------------------------------------------------------------------------------------
@@ -112,7 +118,10 @@ cdef int store_table(Cpu* c, Insn* o, DescTable* t) noexcept nogil:
     cdef u8 image[10]
     cdef u64 lin
     cdef int n = 2 + machine_word(c)
-    cdef int st = operand_lin_w(c, o, n, &lin)
+    cdef int st
+    if umip(c):
+        return fault_err(c, X_GP, 0)
+    st = operand_lin_w(c, o, n, &lin)
     if st != ST_OK:
         return st
     host_store(image, 2, t.limit)
@@ -152,6 +161,8 @@ cdef int LIDT_M(Cpu* c, Insn* o) noexcept nogil:
 cdef inline int system_selector(Cpu* c, Insn* o, int seg) noexcept nogil:
     if not c.mode & MODE_PE or c.mode & MODE_VM:
         return fault(c, X_UD)
+    if umip(c):
+        return fault_err(c, X_GP, 0)
     return write_rm_n(c, o, 2 if o.is_mem else o.size, c.seg[seg].sel)
 
 cdef int SLDT_E(Cpu* c, Insn* o) noexcept nogil:
@@ -327,8 +338,6 @@ cdef int CLFLUSH_M(Cpu* c, Insn* o) noexcept nogil:
     return ST_OK if st == ST_MMIO else st
 
 cdef int RDPID_R(Cpu* c, Insn* o) noexcept nogil:
-    if not has_feature(c, FEAT_7C, 22):
-        return fault(c, X_UD)
     set_reg(c, o, o.rm, machine_word(c), <u32>c.tsc_aux)
     return ST_OK
 
@@ -363,7 +372,7 @@ cdef int MONITOR(Cpu* c, Insn* o) noexcept nogil:
     cdef u64 lin = 0
     cdef u8* host = NULL
     cdef int st
-    if c.cpl != 0 or not has_feature(c, FEAT_1C, 3):
+    if c.cpl != 0:
         return fault(c, X_UD)
     if <u32>c.r[RCX] != 0:
         return fault_err(c, X_GP, 0)
@@ -382,13 +391,13 @@ cdef int MWAIT(Cpu* c, Insn* o) noexcept nogil:
     MWAIT may end for reasons of the processor's own, and software looks again: so nothing ever hangs on a write that we do not see.
     """
     cdef int i
-    if c.cpl != 0 or not has_feature(c, FEAT_1C, 3):
+    if c.cpl != 0:
         return fault(c, X_UD)
     if <u32>c.r[RCX] & ~<u32>1:                # bit 0: an interrupt ends the wait also with IF clear
         return fault_err(c, X_GP, 0)
     if c.monitor_on and not c.clock.is_virtual:
         for i in range(MWAIT_NAPS):
-            if c.req or line_digest(c, c.monitor_at) != c.monitor_digest:
+            if c.req or c.events or line_digest(c, c.monitor_at) != c.monitor_digest:
                 break
             xf_nap()
     c.monitor_on = 0

@@ -99,7 +99,9 @@ cdef int task_switch(Cpu* c, u16 sel, u64 desc, int how, u64 ip) noexcept nogil:
     if how != TASK_IRET and set_busy(c, sel, True) != ST_OK:
         return ST_FAULT
     c.cr0 |= CR0_TS
-    c.dr[7] &= ~<u64>0x155
+    if c.dr[7] & 0x155:                                  # breakpoints of the old task alone
+        c.dr[7] &= ~<u64>0x155
+        debug_changed(c)
     fill_seg(&c.seg[TR], sel, desc | (<u64>TSS_BUSY << 40))
     return load_task(c, image, wide, how == TASK_CALL)
 
