@@ -383,7 +383,7 @@ def test_translated_code_counts_as_the_interpreter_does(what):
     for engine in ("interpreter", "auto"):
         for exact in (True, False):
             m, cover, seen = machine(HOT), bytearray(4096), []
-            m.cpu.engine, m.cpu.exact = engine, exact
+            m.cpu.engine, m.cpu.exact, m.cpu.strict_flags = engine, exact, exact
             hooks = []
             if what in ("count", "both"):
                 hooks.append(m.hook_block())
@@ -400,5 +400,5 @@ def test_translated_code_counts_as_the_interpreter_does(what):
             assert m.run().reason is Reason.HLT
             ends.append(([h.hits for h in hooks], bytes(cover), m.cpu.general(), m.cpu.instructions, [s[:3] for s in seen],
                          [s[3] for s in seen if exact], m.rflags if exact else None))
-    # (in runs that are not exact, flags that no code reads may be stale)
+    # (without strict_flags, those that no code reads may be stale)
     assert ends[0] == ends[2] and ends[1] == ends[3] and ends[0][:5] == ends[1][:5]

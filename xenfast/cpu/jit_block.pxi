@@ -33,8 +33,8 @@ cdef inline void flag_use(Insn* o, u32* read, u32* write) noexcept nogil:
             read[0] = 0
     elif counted_by_cl(o.ex):
         read[0] = write[0] = 0
-    elif o.ex == HOOK_SITE:
-        read[0] = F_ALL              # a tool may look
+    elif o.ex == HOOK_SITE or row_rule[o.op] == 0 and o.op != ROW_HOOK and not rows[o.op].attrs & (A_SSE | A_AVX | A_FPU):
+        read[0] = F_ALL              # it may leave run(), and a tool may look
 
 cdef inline bint may_fault(Insn* o) noexcept nogil:
     return o.is_mem and o.ex != LEA_G_M or row_rule[o.op] == 0 or jit_rules[row_rule[o.op]].kind >= JK_PUSH
@@ -154,6 +154,15 @@ cdef bint gen_insn(Emit* e, Insn* o, const u8* code, u32 before, u32 after, u32 
         return gen_divide(e, o, kind == JK_IDIV, before, after)
     return False
 
+cdef bint hooks_call(Cpu* c) noexcept nogil:
+    """May a tool look at the flags in mid-code?"""
+    cdef HookRule* h = c.hooks
+    while h != NULL:
+        if h.call:
+            return True
+        h = h.next
+    return False
+
 cdef bint uses_sse(Insn* first, int n) noexcept nogil:
     cdef int i
     for i in range(n):
@@ -182,7 +191,7 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
     cdef u32 after[MAX_BLOCK + 1]
     cdef u32 taken[MAX_BLOCK + 1]
     cdef int n = block_length(c, b), i
-    cdef bint strict = c.strict, ended = False
+    cdef bint strict = c.strict or hooks_call(c), ended = False
     cdef u32* out1
     cdef u32* out2
     cdef u32* skip
