@@ -49,7 +49,7 @@ class Guest:
             lma=self.lma,
             la57=mode == "5level",
             nxe=mode != "32",
-            smep=rng.random() < 0.3,
+            smep=not self.user and rng.random() < 0.3,
             smap=rng.random() < 0.5,
             pke=self.lma and rng.random() < 0.5,
         )
@@ -118,7 +118,7 @@ class Guest:
         self.load_pdptes()
         self.machine.set(self.r, self.user)
         self.machine.cpu.cr4 |= 1 << 7
-        self.pcide = self.lma and not self.user and self.rng.random() < 0.7
+        self.pcide = self.lma and self.rng.random() < 0.7
         if self.pcide:
             self.machine.cpu.cr4 |= 1 << 17
             self.machine.cpu.cr3 = self.r.cr3 = self.tops[0] | 1
@@ -131,30 +131,25 @@ class Guest:
         """A privileged instruction; a guest in ring 3 has its kernel do it."""
         cpu = self.machine.cpu
         if self.user and name != "wrpkru":
-            return self.from_outside(name, rax, rbx)
+            return self.from_outside(name, rax, rbx, rcx)
         cpu.rax, cpu.rbx, cpu.rcx, cpu.rdx = rax, rbx, rcx, rdx
         assert self.machine.execute(name) is None, name
         return None
 
-    def from_outside(self, name: str, rax: int, rbx: int) -> None:
-        """In ring 3: to ring 0 and back by the segment registers, with the code mapped for both for as long as that
-        takes.
-        """
-        cpu, m = self.machine.cpu, self.machine
+    def from_outside(self, name: str, rax: int, rbx: int, rcx: int) -> None:
+        """In ring 3: to ring 0 and back by the segment registers, and with AC set for what INVPCID reads."""
+        cpu, flags = self.machine.cpu, self.machine.cpu.rflags
         segments = {name: cpu.segment(name) for name in ("cs", "ss")}
-        smep = cpu.cr4 & 1 << 20
-        if smep:
-            cpu.cr4 &= ~(1 << 20)
-        for name_, (sel, base, limit, attr) in segments.items():
-            cpu.set_segment(name_, sel & ~3, base, limit, attr & ~0x60)
+        for register, (sel, base, limit, attr) in segments.items():
+            cpu.set_segment(register, sel & ~3, base, limit, attr & ~0x60)
         cpu.cpl = 0
-        cpu.rax, cpu.rbx = rax, rbx
-        assert m.execute(name) is None, name
-        for name_, (sel, base, limit, attr) in segments.items():
-            cpu.set_segment(name_, sel, base, limit, attr)
+        cpu.rflags = flags | 1 << 18
+        cpu.rax, cpu.rbx, cpu.rcx = rax, rbx, rcx
+        assert self.machine.execute(name) is None, name
+        for register, (sel, base, limit, attr) in segments.items():
+            cpu.set_segment(register, sel, base, limit, attr)
         cpu.cpl = 3
-        if smep:
-            cpu.cr4 |= 1 << 20
+        cpu.rflags = flags
 
     def invpcid(self, kind: int, pcid: int = 0, address: int = 0) -> None:
         """The descriptor is read through a supervisor mapping: the code page's."""

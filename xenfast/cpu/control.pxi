@@ -147,7 +147,6 @@ cdef int INVPCID_G_M(Cpu* c, Insn* o) noexcept nogil:
         pcid_forget(c, desc[0])
     elif kind == 2:
         tlb_flush(c)
-        pcid_forget_all(c)
     else:
         pcid_forget_all(c)
     return branch_next(c, o)

@@ -134,8 +134,11 @@ cdef void tlb_clear(TlbEntry* tlb, TlbNotes* n) noexcept nogil:
 
 cdef void tlb_flush(Cpu* c) noexcept nogil:
     """Everything, of every PCID, global or not."""
+    cdef int i
     sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
+    for i in range(PARKED):
+        c.parked[i].pcid = PCID_NONE
     tlb_clear(c.tlbs[0], &c.notes[0])
     tlb_clear(c.tlbs[1], &c.notes[1])
     c.flush_time[0] = c.flush_time[1] = add_fetch64(&c.mem.flush_clock, 1)
