@@ -217,7 +217,7 @@ class Guest:
             else:
                 self.run("stac" if r.ac else "clac")
         elif r.pke:
-            r.pkru = rng.getrandbits(8)
+            r.pkru = rng.getrandbits(8) & ~3  # key 0 is the code page's, which INVPCID reads
             self.run("wrpkru", rax=r.pkru)
 
     def access(self) -> str | None:

@@ -45,6 +45,7 @@ cdef void jc_forget(Cpu* c, TlbNotes* n) noexcept nogil:
             c.parked[i].notes.jc_gen = c.jc_gen = c.jc_gen + 1
         for i in range(2):
             c.notes[i].jc_gen = c.jc_gen = c.jc_gen + 1
+        c.jc_gen += 1
     n.jc_gen = c.jc_gen
 
 cdef void jc_flush(Cpu* c) noexcept nogil:
@@ -284,8 +285,8 @@ cdef void pcid_forget_all(Cpu* c) noexcept nogil:
 
 cdef void pcid_forget_page(Cpu* c, u64 pcid, u64 lin) noexcept nogil:
     """One page of one PCID."""
-    sites_forget(c)
     cdef Parked* p = pcid_parked(c, pcid)
+    sites_forget(c)
     if p != NULL:
         tlb_forget_page(c, p.tlb, &p.notes, lin)
     elif pcid == c.cr3 & CR3_PCID or not c.cr4 & CR4_PCIDE:
