@@ -166,6 +166,15 @@ def test_icebp(m):
     assert (m.rcx, m.rip) == (1 * 8 + 2, THIRD + 2)
 
 
+def test_debug_registers_from_outside(m):
+    """Vcpu.debug_registers sets breakpoints as MOV does, with the fixed bits of DR6 and DR7 as they are."""
+    m.cpu.debug_registers = SEEN + 0x100, 0, 0, 0, 0, 1 | 1 << 16
+    assert m.cpu.debug_registers == (SEEN + 0x100, 0, 0, 0, 0xFFFF0FF0, 0x10401)
+    start(m, f"mov [{SEEN + 0x100}], al\n mov ecx, dr7")
+    assert m.run(50).reason is Reason.HLT
+    assert traps(m) == [(0, 5)] and m.rcx == 0x10401
+
+
 # -- RF -----------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("vector, text, rf", [(6, "ud2", 1), (13, "mov ax, 0x78\n mov ds, ax", 1), (3, "int3", 0), (0x20, "int 0x20", 0),
                                               (0, "xor ecx, ecx\n div ecx", 1), (4, "mov al, 127\n inc al\n into", 0)])

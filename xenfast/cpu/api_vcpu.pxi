@@ -171,6 +171,20 @@ cdef class Vcpu:
         """From any thread: have run() look at the requests (REQ_STOP: return EXIT_STOP)."""
         request(self.c, bits)
 
+    @property
+    def debug_registers(self):
+        """(DR0, DR1, DR2, DR3, DR6, DR7)."""
+        cdef u64* d = self.c.dr
+        return d[0], d[1], d[2], d[3], d[6], d[7]
+
+    @debug_registers.setter
+    def debug_registers(self, values):
+        cdef u64* d = self.c.dr
+        d[0], d[1], d[2], d[3], d[6], d[7] = values
+        d[6] = (d[6] & 0xE00F) | <u64>0xFFFF0FF0
+        d[7] = (d[7] & <u64>0xFFFF27FF) | 0x400
+        debug_changed(self.c)
+
     def nmi(self):
         """From any thread: a non-maskable interrupt, once; taken when no handler of an earlier one runs.  Bare machines."""
         fetch_or(&self.c.events, EVENT_NMI)
