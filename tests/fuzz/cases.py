@@ -62,6 +62,7 @@ class Case:
     cr3: int
     cr4: int
     efer: int
+    xcr0: int
     rflags: int
     rip: int
     general: bytes
@@ -221,6 +222,7 @@ class Maker:
         cr4 = sum(b for b in CR4_BITS if self.some(0.2)) | (0x600 if self.some(0.8) else 0)
         cr4 = cr4 & ~0x20 | (0x20 if paging in ("pae", "4level") else 0)
         efer = (0x500 if long else 0) | (0x800 if self.some(0.7) else 0) | (1 if self.some(0.7) else 0)
+        cr4, xcr0 = (cr4 | 1 << 18, 7) if self.some(0.6) else (cr4, r.choice((1, 3, 7)))
         based = not pe or vm86
         rflags = 2 | r.getrandbits(12) & 0xCD5 | r.choice((0, 0, 0x3000)) | (0x20000 if vm86 else 0)
         rflags |= (0x200 if self.some(0.5) else 0) | (0x100 if self.some(0.03) else 0) | (0x40000 if self.some(0.05) else 0)
@@ -235,7 +237,7 @@ class Maker:
         base = segments["cs"][1] if bits < 64 else 0
         starts = [(s - base) & 0xFFFFFFFF for s in starts]
         return Case(
-            self.number, mode, cpl, cr0, {"32": PD32, "pae": PAE_PDPT}.get(paging, PML4), cr4, efer, rflags, starts[0],
+            self.number, mode, cpl, cr0, {"32": PD32, "pae": PAE_PDPT}.get(paging, PML4), cr4, efer, xcr0, rflags, starts[0],
             struct.pack("<16Q", *general), r.randbytes(512), r.choice((0x1F80, 0x1F80, r.getrandbits(16))),
             (r.choice((0x37F, r.getrandbits(16))), r.getrandbits(16), r.getrandbits(8),
              [(r.getrandbits(16), r.getrandbits(64)) for _ in range(8)]),

@@ -81,3 +81,15 @@ def test_flags_before_arpl_in_real_mode():
     stop = machine.run(10)
     assert (stop.reason, stop.vector, machine.rip) == (Reason.EXCEPTION, 6, 0x1003)
     assert machine.rflags & 0x8D5 == 0x94 and machine.rsp & 0xFFFF == 0x8800
+
+
+@pytest.mark.parametrize("code", ["f36e", "f36f", "f36c", "f36d"])
+def test_string_io_with_nothing_to_do(code):
+    """REP INS and REP OUTS with a count of 0 just go on, translated too."""
+    machine = Machine(memory=1 << 20)
+    machine.map(0x1000, 0x1000)
+    machine.write(0x1000, bytes.fromhex(code) + b"\xff\xc0\x3d\x00\x02\x00\x00\x75" + bytes([0x100 - 11]) + b"\xf4")
+    machine.rip = 0x1000                                           # 1: rep ...; inc eax; cmp eax, 512; jne 1b; hlt
+    machine.cpu.exact = False
+    assert machine.run(100_000).reason is Reason.HLT
+    assert machine.rax == 512

@@ -226,6 +226,7 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
         ended = rows[o.op].attrs & A_END and not rows[o.op].attrs & A_JCC
         if not gen_insn(e, o, host + o.off, before[i], after[i], taken[i]):
             gen_exec(e, o, before[i])
+            ended = False                                         # lest an exec function that ought not to does come back
         if e.p > e.limit or e.failed:
             return False
     if ended:

@@ -94,7 +94,8 @@ cdef int INS(Cpu* c, Insn* o) noexcept nogil:
     cdef int st
     st = string_io_begin(c, o, o.size)
     if st == ST_OK and repeats(o) and count_get(c, o) == 0:
-        return ST_OK
+        c.rip = next_rip(c, o)
+        return ST_BRANCH
     if st == ST_OK:
         st = linear(c, ES, index_get(c, o, RDI), o.size, True, &lin)
     if st == ST_OK:
@@ -111,7 +112,8 @@ cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
     cdef int st
     st = string_io_begin(c, o, o.size)
     if st == ST_OK and repeats(o) and count_get(c, o) == 0:
-        return ST_OK
+        c.rip = next_rip(c, o)
+        return ST_BRANCH
     if st == ST_OK:
         st = element_read(c, o, o.seg, index_get(c, o, RSI), &v)
     if st != ST_OK:
