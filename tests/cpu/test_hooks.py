@@ -1,7 +1,9 @@
 """Hooks: what a tool sees of a run, against the same run looked at step by step."""
 
+import doctest
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 
@@ -402,3 +404,32 @@ def test_translated_code_counts_as_the_interpreter_does(what):
                          [s[3] for s in seen if exact], m.rflags if exact else None))
     # (without strict_flags, those that no code reads may be stale)
     assert ends[0] == ends[2] and ends[1] == ends[3] and ends[0][:5] == ends[1][:5]
+
+
+@pytest.mark.parametrize("how", ["until", "code", "memory"])
+def test_flags_seen_in_hot_code_are_exact(how):
+    """Where a tool looks in the middle of translated code, the flags are the guest's, though later code overwrites them unread."""
+    text = "1: cmp eax, 5\n jmp 2f\n nop\n 2: mov edx, [rdi]\n add ebx, eax\n dec ecx\n jnz 1b\n hlt"
+    m, seen = machine(text, rcx=1000, rdi=DATA, rax=3), []
+    m.run()
+    m.rip, m.rcx = CODE, 1000
+    if how == "code":
+        m.hook_code(lambda m, *_: seen.append(m.rflags & 0x8D5), CODE + 6, CODE + 6)
+    elif how == "memory":
+        m.hook_memory(lambda m, *_: seen.append(m.rflags & 0x8D5), DATA, DATA)
+    if how == "until":
+        for _ in range(300):
+            assert m.run(until=CODE + 6).reason is Reason.UNTIL
+            seen.append(m.rflags & 0x8D5)
+            m.run(1)
+    else:
+        assert m.run().reason is Reason.HLT
+    assert set(seen) == {0x91}                                # 3 - 5: CF, SF, AF
+
+
+def test_examples_of_the_documentation():
+    """Every example in docs/tools.md does what it says."""
+    path = Path(__file__).parents[2] / "docs" / "tools.md"
+    text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("```"))
+    example = doctest.DocTestParser().get_doctest(text, {}, "tools.md", str(path), 0)
+    assert doctest.DocTestRunner().run(example).failed == 0

@@ -15,6 +15,8 @@ cdef void hooks_changed(Cpu* c, HookRule* h) noexcept:
         p = p.next
     if h.kind & HOOK_ALL_CODE:
         drop_hooked(c, h.first, h.last)
+    elif h.call:
+        cache_flush(c)                      # translated code keeps the flags that such hooks may look at (hooks_call)
     if h.kind & HOOK_MEMORY:
         c.bp_on = (c.bp_on & BP_DEBUG) | (BP_HOOK if c.hook_on & HOOK_MEMORY else 0)
         tlb_flush(c)
@@ -52,8 +54,7 @@ cdef class Hook:
     cdef Cpu* c
     cdef object vcpu
     cdef public object callback
-    cdef Py_buffer view
-    cdef bint has_view
+    cdef Py_buffer* view                # not a member: a collection that clears it would end the buffer under us
     cdef u64[64] row_bits
 
     def __init__(self, u32 kind, callback, u64 first, u64 last, cover, int cover_mode, when, u64 after, u64 every, mnemonics, u64 answer):
@@ -99,8 +100,10 @@ cdef class Hook:
         self.rule.rows = self.row_bits
 
     cdef set_cover(self, cover, int mode):
-        PyObject_GetBuffer(cover, &self.view, PyBUF_WRITABLE | PyBUF_SIMPLE)
-        self.has_view = True
+        self.view = <Py_buffer*>calloc(1, sizeof(Py_buffer))
+        if self.view == NULL:
+            raise MemoryError
+        PyObject_GetBuffer(cover, self.view, PyBUF_WRITABLE | PyBUF_SIMPLE)
         if mode not in (COVER_EDGE, COVER_HASH, COVER_OFFSET) or self.view.len == 0:
             raise ValueError("the map must have room, and one of the modes COVER_EDGE, COVER_HASH, COVER_OFFSET")
         if mode != COVER_OFFSET and self.view.len & (self.view.len - 1):
@@ -110,8 +113,9 @@ cdef class Hook:
         self.rule.map_mask = self.view.len if mode == COVER_OFFSET else self.view.len - 1
 
     def __dealloc__(self):
-        if self.has_view:
-            PyBuffer_Release(&self.view)
+        if self.view != NULL:
+            PyBuffer_Release(self.view)
+            free(self.view)
 
     def __repr__(self):
         return f"<Hook {HookKind(self.rule.kind).name} {self.rule.first:#x}..{self.rule.last:#x}, {self.rule.hits} hits>"

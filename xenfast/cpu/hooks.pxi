@@ -109,6 +109,15 @@ cdef bint is_transfer(Insn* o) noexcept nogil:
     return (rows[o.op].attrs & A_JCC or o.ex == CALL_J or o.ex == JMP_J or o.ex == CALL_E or o.ex == JMP_E or o.ex == RET or o.ex == RET_Iw
             or o.ex == LOOP_J or o.ex == LOOPE_J or o.ex == LOOPNE_J or o.ex == JCXZ_J)
 
+cdef bint flags_seen_at(Cpu* c, u64 at) noexcept nogil:
+    """May a tool look at the flags in front of the instruction here?"""
+    cdef HookRule* h = c.hooks
+    while h != NULL:
+        if h.kind & HOOK_ALL_CODE and h.first <= at and at <= h.last and (h.call or h.kind == HOOK_STOP):
+            return True
+        h = h.next
+    return False
+
 cdef void pseudo(Insn* p, i64 off, int pos, exec_t ex) noexcept nogil:
     memset(p, 0, sizeof(Insn))
     p.op = ROW_HOOK

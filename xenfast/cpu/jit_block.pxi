@@ -51,7 +51,7 @@ cdef u32 live_at(Cpu* c, Block* b, const u8* host, i64 off, bint strict) noexcep
     if strict or b.mfn2 != NO_FRAME:
         return F_ALL
     for i in range(LOOK_AHEAD):
-        if start + off < 0 or start + off >= 4096:
+        if start + off < 0 or start + off >= 4096 or (unlikely(c.hook_on & HOOK_ALL_CODE) and flags_seen_at(c, b.rip + <u64>off)):
             break
         o.off = <i16>off
         length = decode_for(c, host + off, 4096 - <int>(start + off), &o)
@@ -158,7 +158,7 @@ cdef bint hooks_call(Cpu* c) noexcept nogil:
     """May a tool look at the flags in mid-code?"""
     cdef HookRule* h = c.hooks
     while h != NULL:
-        if h.call:
+        if h.call and not h.kind & HOOK_ALL_CODE:         # (for those, live_at() knows where)
             return True
         h = h.next
     return False
