@@ -153,6 +153,7 @@ cdef class Vcpu:
             return
         if self.c.mem != NULL:
             mem_remove_vcpu(self.c.mem, self.c)
+        release(self.c.profile, sizeof(Profile))
         cache_free(self.c.cache)
         release(self.c.jc, sizeof(JumpEntry) * JC_SIZE)
         release(self.c.tlbs[0], sizeof(TlbEntry) * TLB_SIZE)
@@ -629,6 +630,32 @@ cdef class Vcpu:
         out = [(UNKNOWN_NAMES.get(self.c.unknown_kind[i], "?"), self.c.unknown_value[i]) for i in range(self.c.unknown_n)]
         self.c.unknown_n = 0
         return out
+
+    @property
+    def profiling(self):
+        """Samples are taken: see profile()."""
+        return self.c.profile != NULL
+
+    @profiling.setter
+    def profiling(self, bint on):
+        release(self.c.profile, sizeof(Profile))
+        self.c.profile = NULL
+        if on:
+            self.c.profile = <Profile*>reserve(sizeof(Profile))
+            if self.c.profile == NULL:
+                raise MemoryError
+
+    def profile(self):
+        """What was seen since profiling was switched on: ([(rip, ns, samples, user, translated)], {hypercall: (calls, ns)}, ns without a
+        place).
+        """
+        cdef Profile* p = self.c.profile
+        cdef int i
+        if p == NULL:
+            raise ValueError("profiling is off")
+        samples = [(p.slot[i].rip, p.slot[i].ns, p.slot[i].count, bool(p.slot[i].user), bool(p.slot[i].translated))
+                   for i in range(PROFILE_SLOTS) if p.slot[i].count]
+        return samples, {i: (p.call_n[i], p.call_ns[i]) for i in range(64) if p.call_n[i]}, p.lost_ns
 
     def statistics(self):
         """Counters of the engine, by name."""

@@ -272,6 +272,8 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
     c.exit.reason = EXIT_NONE
     store_release(&c.in_run, 1)
     fp_enter(c)
+    if unlikely(c.profile != NULL):
+        c.profile.began = monotonic_ns()
     while left > 0:
         now = now_ns(c)
         if now >= c.timer_deadline:
@@ -286,6 +288,8 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
         before = c.icount
         reason = run_slice(c, n, c.exact and (n == left or c.clock.is_virtual))
         left -= <i64>(c.icount - before)
+        if unlikely(c.profile != NULL):
+            profile_sample(c)
         if reason != EXIT_BUDGET or c.trace:
             break
     fp_leave(c)

@@ -107,7 +107,7 @@ cdef i64 pv_call(Cpu* c, u64 nr, u64* a) noexcept nogil:
 cdef int pv_hypercall(Cpu* c, u64 rip, u64 next) noexcept nogil:
     """A hypercall of the guest kernel by the instruction at rip.  ST_BRANCH or ST_EXIT."""
     cdef u64 a[6]
-    cdef u64 nr = c.r[RAX]
+    cdef u64 nr = c.r[RAX], began = 0
     cdef i64 rc
     cdef int st
     c.stat[STAT_HYPERCALLS] += 1
@@ -122,7 +122,11 @@ cdef int pv_hypercall(Cpu* c, u64 rip, u64 next) noexcept nogil:
     if nr == HC_iret:
         c.pv.counts[HC_iret] += 1
         return pv_iret(c)
+    if unlikely(c.profile != NULL):
+        began = monotonic_ns()
     rc = pv_multicall(c, a) if nr == HC_multicall else pv_call(c, nr, a)
+    if unlikely(c.profile != NULL):
+        profile_call(c, nr, began)
     if rc == HC_AGAIN:
         pv_again(c)
         return pv_resume(c, ST_BRANCH)
@@ -349,8 +353,11 @@ cdef void set_deadline(Cpu* c, u64 deadline) noexcept nogil:
     c.slice -= have - left
 
 cdef i64 pv_vcpu_op(Cpu* c, u64* a) noexcept nogil:
-    """vcpu_op(cmd, vcpuid, arg): the one-shot timer of the calling vcpu, which set_timer_op sets too; the rest is Python's."""
+    """vcpu_op(cmd, vcpuid, arg): the one-shot timer of the calling vcpu, which set_timer_op sets too; vcpus there cannot be;
+    the rest is Python's."""
     cdef u64 timer[2]                                 # struct vcpu_set_singleshot_timer {u64 timeout_abs_ns; u32 flags}
+    if <u32>a[1] >= PV_MAX_VCPUS:
+        return -ENOENT                                # Linux asks VCPUOP_is_up of every vcpu there could be, 8,192 at a boot
     if <u32>a[1] != c.pv.vcpu_id:
         return HC_PYTHON
     if <u32>a[0] == VCPUOP_stop_singleshot_timer:

@@ -338,6 +338,25 @@ cdef enum:               # Cpu.stat
     STAT_TRANSLATED = 10 # blocks translated
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Where the time goes (profile.pxi).
+cdef enum:
+    PROFILE_SLOTS = 1 << 15
+
+cdef struct ProfileSlot:
+    u64 rip              # where slices ended
+    u64 ns               # time they took
+    u32 count            # 0: free
+    u8 user
+    u8 translated
+
+cdef struct Profile:
+    u64 began            # the running slice
+    u64 lost_ns          # of places there was no slot for
+    u64 call_ns[64]      # hypercalls in the core, by number
+    u64 call_n[64]
+    ProfileSlot slot[1 << 15]
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Hooks of tools (hooks.pxi).
 cpdef enum HookKind:     # HookRule.kind; Cpu.hook_on has the kinds there are
     HOOK_BLOCK = 1       # a basic block begins
@@ -675,3 +694,4 @@ cdef struct Cpu:
     u64 seen_rip         # the instruction seen[] is of
     u64 seen_icount
     u64 seen_count
+    Profile* profile     # NULL: off

@@ -2,8 +2,8 @@
 
 Specified in the System V ABI (ELF-64 object file format); the Xen notes in xen/include/public/elfnote.h.  Reads what
 a loader needs: the header, program headers, and notes (from PT_NOTE, or from SHT_NOTE sections where a linker made no
-such segment).  32-bit images are read as well, so that a 32-bit kernel gets a proper answer.  Relocations, symbols
-and dynamic linking are left out: kernels have none.
+such segment).  32-bit images are read as well, so that a 32-bit kernel gets a proper answer.  Symbols are read for
+profiles only; relocations and dynamic linking are left out: kernels have none.
 
 Every offset here comes from a file that may be truncated or hostile, so all reads go through ``_slice`` and
 ``_unpack``.
@@ -21,7 +21,9 @@ MAGIC = b"\x7fELF"
 ELFCLASS32, ELFCLASS64 = 1, 2
 ELFDATA2LSB = 1
 PT_LOAD, PT_NOTE = 1, 4
-SHT_NOTE = 7
+SHT_SYMTAB, SHT_NOTE = 2, 7
+STT_FUNC = 2
+SYMBOL = struct.Struct("<IBBHQQ")      # st_name, st_info, st_other, st_shndx, st_value, st_size
 EM_386, EM_X86_64 = 3, 62
 MACHINE_NAMES = {
     2: "SPARC",
@@ -108,6 +110,24 @@ def parse(image: bytes | bytearray | memoryview) -> Elf:
     elf.notes = _all_notes(elf, shoff, shentsize, shnum)
     elf.xen_notes = _xen_notes(elf.notes)
     return elf
+
+
+def functions(elf: Elf) -> list[tuple[int, str]]:
+    """(address, name) of the functions in its symbol table; none when it has been stripped."""
+    _, _, _, _, _, shoff, _, _, _, _, shentsize, shnum, _ = _unpack(HEADER[elf.elf_class], elf.data, 0, "its header")
+    if elf.elf_class != ELFCLASS64 or not shoff or shentsize < SECTION_HEADER[ELFCLASS64].size:
+        return []
+    sections = [_unpack(SECTION_HEADER[ELFCLASS64], elf.data, shoff + i * shentsize, "its section headers") for i in range(shnum)]
+    found = []
+    for section in sections:
+        if section[1] != SHT_SYMTAB or section[6] >= len(sections):
+            continue
+        names = bytes(_slice(elf.data, sections[section[6]][4], sections[section[6]][5], "its symbol names"))
+        table = _slice(elf.data, section[4], section[5] - section[5] % SYMBOL.size, "its symbols")
+        for name, info, _, _, value, _ in SYMBOL.iter_unpack(table):
+            if info & 15 == STT_FUNC and name < len(names):
+                found.append((value, names[name:names.index(b"\0", name)].decode("ascii", "replace")))
+    return found
 
 
 def _program_headers(data: memoryview, elf_class: int, offset: int, size: int, count: int) -> list[Segment]:

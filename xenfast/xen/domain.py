@@ -102,6 +102,8 @@ class Domain:
         """A vcpu is about to go: keep what it has counted."""
         self._counted.update(hypercall_counts(core))
         self._retired += core.instructions
+        if self.hypervisor.profiler is not None:
+            self.hypervisor.profiler.collect(core)
 
     def start_pv(self, l4_mfn: int, context: bytes) -> None:
         """The builder has written page tables and everything else: validate and pin them, and start vcpu 0."""

@@ -8,7 +8,7 @@ has happened.
 import errno
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xenfast import _core
 from xenfast.errors import XenError, XenfastError
@@ -17,6 +17,9 @@ from xenfast.xen.domain import Domain
 from xenfast.xen.eventloop import EventLoop
 from xenfast.xen.sched import StopReason, make_scheduler
 from xenfast.xen.time import Clock
+
+if TYPE_CHECKING:
+    from xenfast.xen.profile import Profiler
 
 MIB_FRAMES = 256        # frames of 4 KiB in a MiB
 
@@ -35,6 +38,7 @@ class Hypervisor:
         self.console = Console()
         self.loop = EventLoop(self.clock)
         self.scheduler = make_scheduler(self)
+        self.profiler: Profiler | None = None       # set before domains are created
         self.domains: dict[int, Domain] = {}
         self._next_domid = 1
         self.dom0 = Domain(self, 0, "Domain-0", max_pages=1 << 40, vcpus=0)

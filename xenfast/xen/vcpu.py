@@ -54,6 +54,8 @@ class Vcpu:
         self.runstate_dirty = False     # the copy is out of date
         self.info_mfn: int | None = None    # frame of a registered vcpu_info
         self.core: Any = domain.hypervisor.make_core(self)
+        if domain.hypervisor.profiler is not None:
+            self.core.profiling = True
         self._place_info(self._default_info())
         if self.vcpu_id < xen.XEN_LEGACY_MAX_VCPUS:
             self.core.set_vcpu_info(domain.shared_info_mfn, vcpu_id * xen.VCPU_INFO_SIZE)
@@ -268,6 +270,13 @@ class Vcpu:
         if self.runstate_dirty:
             self.update_runstate_area()
         reason = self.core.run(budget)
+        if self.hypervisor.profiler is None:
+            self._answer(reason)
+        else:
+            self.hypervisor.profiler.timed(self, reason, self._answer)
+        return reason
+
+    def _answer(self, reason: int) -> None:
         if reason != EXIT_HYPERCALL:
             self.log_unknown()
         if reason == EXIT_HYPERCALL:
@@ -279,7 +288,6 @@ class Vcpu:
                 self.fire_timers(self.hypervisor.clock.now())
         elif reason not in (EXIT_BUDGET, EXIT_STOP):
             self._odd_exit(reason)
-        return reason
 
     def log_unknown(self) -> None:
         """What the guest asked for since last time that the core does not have, once each."""

@@ -60,6 +60,8 @@ def parser() -> Parser:
     p.add_argument("--expect", metavar="REGEX", help="end with status 0 as soon as the console shows this")
     p.add_argument("--timeout", metavar="SECONDS", help="end with status 1 after so much time")
     p.add_argument("--json", metavar="FILE", help="write how it ended and what was counted")
+    p.add_argument("--profile", action="store_true", help="say where the time went: on standard error, and in the JSON file")
+    p.add_argument("--symbols", metavar="FILE", help="names for --profile: System.map, /proc/kallsyms, or an ELF image")
     p.add_argument("--clock", choices=("real", "virtual"), default="real", help="virtual: a run repeats to the bit")
     p.add_argument("--seed", metavar="N", default="0", help="seed of everything random (0)")
     p.add_argument("--engine", choices=("interp",), default="interp", help="how instructions are run")
@@ -88,15 +90,21 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
     expect = _regex(options.expect)
     timeout = _number(options.timeout, "--timeout", float) if options.timeout is not None else None
     seed = _number(options.seed, "--seed", int)
+    from xenfast.libxl import profile
     from xenfast.libxl.domain import Host
 
     with Host(memory=config.maxmem + HEADROOM, clock=options.clock, seed=seed, engine=options.engine) as host:
+        if options.profile:
+            profile.start(host, options.symbols)
         with Terminal(options.verbose) as terminal:
             session = Session(host, config, terminal, expect, timeout)
             try:
                 session.run()
             finally:
                 report.update(session.report())
+        if options.profile:
+            report["profile"], text = profile.finish(host)
+            print(text, file=sys.stderr)
     status = int(report["exit_status"])
     if status or not options.quiet:
         print(f"xenfast: {report['reason']}", file=sys.stderr)
