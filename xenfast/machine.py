@@ -109,6 +109,8 @@ class Machine:
                 self._pte(self._root, i, self._table(2, i) * PAGE | PTE_P)
         cpu.cr4 = 0x620                                   # PAE, OSFXSR, OSXMMEXCPT
         cpu.efer = 0xD01 if self.mode == 64 else 0x800    # LMA LME NXE SCE, or NXE
+        if "avx" in cpu.features():                       # as an operating system leaves it
+            cpu.cr4, cpu.xcr0 = cpu.cr4 | 1 << 18, 7
         cpu.cr3 = self._root * PAGE
         cpu.cr0 = 0x80010033
         code = CODE64 if self.mode == 64 else CODE32

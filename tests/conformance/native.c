@@ -99,7 +99,6 @@ int main(int argc, char **argv) {
     sigaltstack(&alt, 0);
     __asm__ volatile("movl %0, %%ds; movl %0, %%es" : : "r"(0x2B));      /* what 32-bit code reads and writes through */
     for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &act, 0);
-    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2B));           /* for 32-bit code */
     raise(SIGTRAP);
     return 2;
 }

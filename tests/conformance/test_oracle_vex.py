@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.conformance.native import MEM, blank, differences, emulated, host_has, native, set_code
+from tests.conformance.native import MEM, Emulator, blank, differences, emulated, host_has, native, set_code
 from tests.conformance.test_oracle_simd import FIELDS, SEED, forgive, random_state, vectors
 from tests.conformance.vex_forms import AVX, AVX3A, AVX38, F16C, FMA, GATHER, VexForm, vex_forms
 
@@ -156,3 +156,57 @@ def test_what_vex_forbids():
         set_code(cases, i, code + bytes([0xC0 | int(rng.integers(64)), 0][: 2]))
         cases["length"][i] -= 1                              # no immediate: INT3 is one
     assert not differences(cases, native(cases), emulated(cases), FIELDS)
+
+
+@needs_avx2
+@pytest.mark.parametrize("scalar", [False, True], ids=["PS", "SS"])
+@pytest.mark.parametrize("opcode", [0x52, 0x53], ids=["VRSQRT", "VRCP"])
+def test_approximations(opcode, scalar):
+    """VRCP and VRSQRT give each element what RCP and RSQRT give it, whose error test_oracle_simd has; a scalar takes the rest of
+    the first source."""
+    rng = np.random.default_rng(SEED)
+    cases = blank(100)
+    cases["fx"]["xmm"], cases["ymmh"] = vectors(rng, "s", (100, 16, 16)), vectors(rng, "s", (100, 16, 16))
+    low, high = cases.copy(), cases.copy()
+    high["fx"]["xmm"] = cases["ymmh"]
+    if scalar:
+        low["fx"]["xmm"][:, 0] = low["fx"]["xmm"][:, 1]
+    for i in range(len(cases)):
+        set_code(cases, i, bytes([0xC5, 0xF2 if scalar else 0xFC, opcode, 0xC2]))       # XMM0, XMM1, XMM2 or YMM0, YMM2
+        for legacy in (low, high):
+            set_code(legacy, i, (b"\xf3" if scalar else b"") + bytes([0x0F, opcode, 0xC2]))
+    got, low, high = emulated(cases), emulated(low), emulated(high)
+    assert not differences(cases, native(cases), got, ["vector", "rip", "mxcsr"])
+    assert (got["fx"]["xmm"][:, 0] == low["fx"]["xmm"][:, 0]).all()
+    assert (got["ymmh"][:, 0] == (0 if scalar else high["fx"]["xmm"][:, 0])).all()
+
+
+# One memory operand at [rDI] each; the mask is YMM1, the indices are YMM2 (zero).
+ACCESSES = {
+    "vmovups xmm": "c5f81007", "vmovups ymm": "c5fc1007", "vmovups store": "c5fc1107", "vmovups xmm store": "c5f81107",
+    "vmovdqu ymm": "c5fe6f07", "vlddqu": "c5fff007", "vmovss": "c5fa1007", "vmovsd": "c5fb1007", "vmovlps": "c5f01207",
+    "vaddps xmm": "c5f05807", "vaddps ymm": "c5f45807", "vaddsd": "c5f35807", "vbroadcastss": "c4e27d1807",
+    "vbroadcastf128": "c4e27d1a07", "vpbroadcastw": "c4e27d7907", "vpmovzxbw": "c4e2793007", "vpmovzxbw ymm": "c4e27d3007",
+    "vcvtph2ps": "c4e2791307", "vcvtph2ps ymm": "c4e27d1307", "vcvtps2ph": "c4e3791d0700", "vcvtps2ph ymm": "c4e37d1d0700",
+    "vinsertf128": "c4e375180701", "vextractf128": "c4e37d190701", "vmaskmovps": "c4e2752c07", "vmaskmovpd store": "c4e2752f07",
+    "vpmaskmovq": "c4e2f58c07", "vgatherdps": "c4e275920497", "vpgatherqq": "c4e2f5910497", "vpinsrw": "c5f1c40700",
+    "vmovd": "c5f96e07", "vfmadd231ss": "c4e271b907", "vldmxcsr": "c5f8ae17", "vmovaps": "c5fc2807", "xsave": "0fae27", "xrstor": "0fae2f",
+}
+
+
+@needs_avx2
+@pytest.mark.parametrize("mode", [64, 32])
+@pytest.mark.parametrize("name", ACCESSES)
+def test_alignment_check(name, mode):
+    """With EFLAGS.AC a VEX access is #AC, #GP or neither as on the host, at every misalignment and across a page boundary."""
+    offsets = [*range(0, 34), *range(224, 258)]
+    cases = blank(len(offsets))
+    cases["mode"] = mode
+    cases["gpr"][:, 7] = MEM + np.array(offsets)
+    cases["rflags"] |= 1 << 18
+    cases["fx"]["xmm"][:, 1] = cases["ymmh"][:, 1] = 0xFF
+    for i in range(len(offsets)):
+        set_code(cases, i, bytes.fromhex(ACCESSES[name]))
+    emulator = Emulator()
+    emulator.vcpu.cr0 |= 1 << 18
+    assert not differences(cases, native(cases), emulator.run(cases), ["vector", "error", "rip", "gpr"])

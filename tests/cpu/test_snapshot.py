@@ -36,7 +36,7 @@ SCRAMBLE = """
     or eax, 0x80
     mov cr4, rax
     mov ecx, 0xC0000082
-    mov edx, eax
+    mov edx, 0x6A0
     wrmsr
     mov eax, [0x7FFFFF00]
 """

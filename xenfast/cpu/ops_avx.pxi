@@ -179,6 +179,23 @@ cdef int VPSRAVD_Vx_Hx_Wx(Cpu* c, Insn* o) noexcept nogil: return packed_vex(c, 
 cdef inline bint mask_bit(const Vec* mask, int i, int n) noexcept nogil:
     return mask.d[i] >> 31 if n == 4 else mask.q[i] >> 63
 
+cdef int unaligned_read(Cpu* c, u64 lin, int n, u64* v) noexcept nogil:
+    """An element of a masked move or a gather, which do no alignment checks."""
+    cdef u8 watched = c.bp_on
+    cdef int st
+    c.bp_on &= <u8>~<u32>BP_ALIGN
+    st = mem_read(c, lin, n, v)
+    c.bp_on = watched
+    return st
+
+cdef int unaligned_write(Cpu* c, u64 lin, int n, u64 v) noexcept nogil:
+    cdef u8 watched = c.bp_on
+    cdef int st
+    c.bp_on &= <u8>~<u32>BP_ALIGN
+    st = mem_write(c, lin, n, v)
+    c.bp_on = watched
+    return st
+
 cdef int masked_load(Cpu* c, Insn* o, int n) noexcept nogil:
     """Vx,Hx,Mx; the others become 0."""
     cdef Vec r
@@ -190,7 +207,7 @@ cdef int masked_load(Cpu* c, Insn* o, int n) noexcept nogil:
             continue
         st = linear(c, o.seg, off + <u64>(n * i), n, False, &lin)
         if st == ST_OK:
-            st = mem_read(c, lin, n, &v)
+            st = unaligned_read(c, lin, n, &v)
         if st != ST_OK:
             return st
         memcpy(r.b + n * i, &v, n)
@@ -214,7 +231,7 @@ cdef int masked_store(Cpu* c, Insn* o, int n) noexcept nogil:
     for i in range(o.size // n):
         if mask_bit(&c.v[o.vvvv], i, n):
             memcpy(&v, c.v[o.reg].b + n * i, n)
-            st = mem_write(c, at[i], n, v)
+            st = unaligned_write(c, at[i], n, v)
             if st != ST_OK:
                 return st
     return ST_OK

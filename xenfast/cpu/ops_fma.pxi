@@ -15,12 +15,14 @@ cdef extern from *:
     #ifdef XF_HOST_FP_X86
     #define XF_FMA_RAISE(f) _mm_setcsr(_mm_getcsr() | (f))
     #define XF_FMA_MODE _mm_getcsr()
-    #define XF_FMA_PLAIN _mm_setcsr(_mm_getcsr() & ~0x8040u)
-    #define XF_FMA_BACK(m) _mm_setcsr(_mm_getcsr() | ((m) & 0x8040u))
+    #define XF_FMA_PLAIN _mm_setcsr(_mm_getcsr() & ~0x8050u)            /* neither FTZ nor DAZ, and no UE yet */
+    #define XF_FMA_TINY (_mm_getcsr() & 0x10)
+    #define XF_FMA_BACK(m) _mm_setcsr(_mm_getcsr() | ((m) & 0x8050u))
     #else
     #define XF_FMA_RAISE(f) feraiseexcept(((f) & 1 ? FE_INVALID : 0) | ((f) & 32 ? FE_INEXACT : 0))
     #define XF_FMA_MODE 0
     #define XF_FMA_PLAIN (void)0
+    #define XF_FMA_TINY 0
     #define XF_FMA_BACK(m) (void)(m)
     #endif
     /* In software: NaNs first, then denormal operands, the operation, denormal results. */
@@ -39,7 +41,8 @@ cdef extern from *:
         x = xf_f_from##n(b[0]); y = xf_f_from##n(b[1]); z = xf_f_from##n(b[2]); \\
         XF_FMA_PLAIN; \\
         { volatile T vx = x, vy = y, vz = z, vr = call(vx, vy, vz); r = xf_f_bits##n(vr); } \\
-        if (!(r & EXP) && r & frac && mode & 0x8000) { r &= sign; flags |= 0x30; } \\
+        if (mode & 0x8000 && ((!(r & EXP) && r & frac) || (XF_FMA_TINY && (r & ~sign) == frac + 1))) { \\
+            r &= sign; flags |= 0x30; }                                 /* also what was rounded up to the smallest normal */ \\
         XF_FMA_BACK(mode); \\
         if (flags) XF_FMA_RAISE(flags); \\
         return xf_f_from##n(r); }

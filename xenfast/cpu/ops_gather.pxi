@@ -19,7 +19,7 @@ cdef int gather(Cpu* c, Insn* o, int index_size) noexcept nogil:
             x.disp = o.disp + ((at.q[i] if index_size == 8 else <i64><i32>at.d[i]) << o.scale)
             st = operand_lin(c, &x, n, &lin)
             if st == ST_OK:
-                st = mem_read(c, lin, n, &v)
+                st = unaligned_read(c, lin, n, &v)
             if st != ST_OK:
                 return st
             # SAFETY: i < count, and count * n <= 32.
