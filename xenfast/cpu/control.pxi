@@ -1,8 +1,9 @@
-# What may be written to the control registers and EFER, and what follows: mode switches, PAE directory pointers, TLB flushes;
-# INVLPG and INVPCID; protection keys.
+# What may be written to the control registers and EFER, and what follows: mode switches, PAE directory pointers, TLB
+# flushes; INVLPG and INVPCID; protection keys.
 #
-# SDM Vol. 2, MOV to control registers, INVLPG, INVPCID, RDPKRU, WRPKRU; Vol. 3, 2.5 (the registers), 4.1.2 and 9.8.5 (mode switches), 4.4.1
-# (PDPTEs), 4.10.4 (what is flushed when).  Every function that returns bint: False is #GP(0), and nothing has changed.
+# SDM Vol. 2, MOV to control registers, INVLPG, INVPCID, RDPKRU, WRPKRU; Vol. 3, 2.5 (the registers), 4.1.2 and 9.8.5
+# (mode switches), 4.4.1 (PDPTEs), 4.10.4 (what is flushed when).  Every function that returns bint: False is #GP(0),
+# and nothing has changed.
 
 cdef enum:
     CR0_PE = 1

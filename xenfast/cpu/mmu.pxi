@@ -1,10 +1,12 @@
 # Paging: linear address -> TLB -> page-table walk -> host pointer.
 #
-# SDM Vol. 3, ch. 4.  32-bit paging with PSE and PSE-36, PAE with its four registers, 4-level and 5-level with 2 MiB and 1 GiB pages;
-# WP, NX, SMEP, SMAP, protection keys; A and D bits; reserved bits; the error code.  The TLB is in tlb.pxi, what MOV to a control register
-# may do in control.pxi.  Memory types (PAT, MTRR) are kept and have no effect: there is no cache to see.
+# SDM Vol. 3, ch. 4.  32-bit paging with PSE and PSE-36, PAE with its four registers, 4-level and 5-level with 2 MiB
+# and 1 GiB pages; WP, NX, SMEP, SMAP, protection keys; A and D bits; reserved bits; the error code.  The TLB is in
+# tlb.pxi, what MOV to a control register may do in control.pxi.  Memory types (PAT, MTRR) are kept and have no effect:
+# there is no cache to see.
 #
-# A bits of the tables are set as the walk goes through them, A and D of the last entry when the access is allowed; nothing is speculative.
+# A bits of the tables are set as the walk goes through them, A and D of the last entry when the access is allowed;
+# nothing is speculative.
 
 cdef enum:
     ACC_READ = 0
@@ -95,7 +97,7 @@ cdef inline bint pae_paging(Cpu* c) noexcept nogil:
     return c.cr0 & CR0_PG and c.cr4 & CR4_PAE and not c.efer & EFER_LMA
 
 cdef bint load_pdptes(Cpu* c, u64 cr3) noexcept nogil:
-    """The four registers of PAE paging (SDM Vol. 3, 4.4.1).  False: #GP, one is present with a reserved bit; none is loaded."""
+    """The four registers of PAE paging (SDM Vol. 3, 4.4.1).  False: #GP, a present one has a reserved bit; none is loaded."""
     cdef u64* p = <u64*>phys_host(c, (cr3 & <u64>0xFFFFFFE0) >> 12)
     cdef u64 e[4]
     cdef int i
@@ -150,7 +152,8 @@ cdef bint pte_mark(Cpu* c, u64 table, u64* p, u64 e, u64 bits, bint wide) noexce
     about_to_write(c.mem, <u64>(<u8*>p - c.mem.host) >> 12)
     return cas64(p, e, e | bits) if wide else cas32(p, e, e | bits)
 
-cdef int finish_walk(Cpu* c, u64 lin, int access, bint user, u64 table, u64* p, u64 e, u64 perm, u64 nx, bint wide, Walk* w) noexcept nogil:
+cdef int finish_walk(Cpu* c, u64 lin, int access, bint user, u64 table, u64* p, u64 e, u64 perm, u64 nx, bint wide,
+                     Walk* w) noexcept nogil:
     """The last entry has been found, e at p: rights, A and D."""
     cdef u32 keys = MAY_READ | MAY_WRITE
     w.user = (perm & PTE_US) != 0
@@ -159,7 +162,9 @@ cdef int finish_walk(Cpu* c, u64 lin, int access, bint user, u64 table, u64* p, 
         keys = key_rights(c, user, e)
         w.rights &= keys | MAY_EXEC
     if not (w.rights >> access) & 1:
-        return page_fault(c, lin, pf_error(c, access, user) | PF_P | (PF_PK if access != ACC_EXEC and not (keys >> access) & 1 else 0))
+        if access != ACC_EXEC and not (keys >> access) & 1:
+            return page_fault(c, lin, pf_error(c, access, user) | PF_P | PF_PK)
+        return page_fault(c, lin, pf_error(c, access, user) | PF_P)
     if not pte_mark(c, table, p, e, PTE_A | PTE_D if access == ACC_WRITE else PTE_A, wide):
         return WALK_AGAIN
     w.dirty = access == ACC_WRITE or e & PTE_D != 0
@@ -167,7 +172,7 @@ cdef int finish_walk(Cpu* c, u64 lin, int access, bint user, u64 table, u64* p, 
     return ST_OK
 
 cdef int walk_32(Cpu* c, u64 cr3, u64 lin, int access, bint user, Walk* w) noexcept nogil:
-    """32-bit paging (SDM Vol. 3, 4.3): two levels of 1024 entries; 4 MiB pages with CR4.PSE, above 4 GiB with PSE-36."""
+    """32-bit paging (SDM Vol. 3, 4.3): 1024 entries a table; 4 MiB pages with CR4.PSE, above 4 GiB with PSE-36."""
     cdef u64 table = cr3 & <u64>0xFFFFF000, e, perm
     cdef u64* p = <u64*>phys_host(c, table >> 12)
     if p == NULL:
@@ -230,7 +235,8 @@ cdef int walk_64(Cpu* c, u64 cr3, u64 lin, int access, bint user, Walk* w) noexc
         if level == 1:
             break
         if e & PTE_PS:
-            if level > 3 or (level == 3 and not has_feature(c, FEAT_E1D, 26)) or e & ((<u64>1 << shift) - 1) & ~<u64>0x1FFF:
+            if (level > 3 or (level == 3 and not has_feature(c, FEAT_E1D, 26))
+                    or e & ((<u64>1 << shift) - 1) & ~<u64>0x1FFF):
                 return page_fault(c, lin, pf_error(c, access, user) | PF_P | PF_RSVD)
             break
         if not pte_mark(c, table, p, e, PTE_A, True):
@@ -254,9 +260,9 @@ cdef int walk(Cpu* c, u64 cr3, u64 lin, int access, bint user, Walk* w) noexcept
 cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     """Host address of lin for one access within its page.  ST_OK, ST_FAULT (#PF raised), or ST_MMIO.
 
-    Fills the TLB.  A write entry is made only when D is set and no vcpu holds code decoded from the frame: every other write
-    comes through here.  A user page that the supervisor reaches under SMAP is never cached: the next STAC or CLAC, POPF or IRET
-    decides anew.
+    Fills the TLB.  A write entry is made only when D is set and no vcpu holds code decoded from the frame: every other
+    write comes through here.  A user page that the supervisor reaches under SMAP is never cached: the next STAC or CLAC,
+    POPF or IRET decides anew.
     """
     cdef u64 mfn, page = lin & ~<u64>4095
     cdef bint user = c.tlb_index == 1 or c.is_pv, rom
@@ -274,7 +280,8 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
         if st != ST_OK:
             return st
     else:
-        w.pa, w.rights, w.shift, w.dirty, w.global_, w.user = lin, MAY_READ | MAY_WRITE | MAY_EXEC, 12, True, False, False
+        w.pa, w.rights, w.shift = lin, MAY_READ | MAY_WRITE | MAY_EXEC, 12
+        w.dirty, w.global_, w.user = True, False, False
     mfn = page_to_mfn(c, w.pa >> 12)
     if mfn == NO_FRAME:
         c.exit.address = w.pa

@@ -1,17 +1,19 @@
 # The TLB: linear page -> host address, with its rights; what a flush forgets and what it keeps.
 #
-# SDM Vol. 3, 4.10.  There are two TLBs a vcpu: supervisor and user.  For a PV guest they are guest kernel and guest user, each with its
-# own CR3, so that a switch of mode only switches the pointer.  Both are direct mapped.  A tag of slot i that names a page of slot i ^ 1
-# can never match: that is "invalid".
+# SDM Vol. 3, 4.10.  There are two TLBs a vcpu: supervisor and user.  For a PV guest they are guest kernel and guest
+# user, each with its own CR3, so that a switch of mode only switches the pointer.  Both are direct mapped.  A tag of
+# slot i that names a page of slot i ^ 1 can never match: that is "invalid".
 #
-# Beside each TLB are its notes (TlbNotes): which slots are filled, so that a flush of few is cheap; which hold global translations,
-# which MOV CR3 keeps; which are pieces of a large page, all of which INVLPG of any address in it must forget.
+# Beside each TLB are its notes (TlbNotes): which slots are filled, so that a flush of few is cheap; which hold global
+# translations, which MOV CR3 keeps; which are pieces of a large page, all of which INVLPG of any address in it must
+# forget.
 #
-# With CR4.PCIDE the user TLBs of the last few PCIDs are parked, and come back with MOV CR3 when bit 63 of its operand is set.  The
-# supervisor TLB keeps the global entries alone.  An entry may be dropped at any time, so whatever is rare drops more than it must.
+# With CR4.PCIDE the user TLBs of the last few PCIDs are parked, and come back with MOV CR3 when bit 63 of its operand
+# is set.  The supervisor TLB keeps the global entries alone.  An entry may be dropped at any time, so whatever is rare
+# drops more than it must.
 #
-# The jump cache (RIP -> decoded instruction) is a TLB for fetches: it is forgotten with it, but separately for the two privileges, and
-# an INVLPG outside of where code has run leaves it alone.
+# The jump cache (RIP -> decoded instruction) is a TLB for fetches: it is forgotten with it, but separately for the two
+# privileges, and an INVLPG outside of where code has run leaves it alone.
 
 cdef enum:
     PCID_NONE = 0xFFFF   # Parked.pcid: nothing is parked here
@@ -104,11 +106,12 @@ cdef inline bint tlb_noted(Cpu* c, u64 lin, bint fixed, bint large) noexcept nog
     """Do the notes of the slot say so already?"""
     cdef TlbNotes* n = &c.notes[c.tlb_index]
     cdef u64 slot = (lin >> 12) & (TLB_SIZE - 1)
-    return (n.fixed[slot >> 6] >> (slot & 63)) & 1 == <u64>fixed and (n.large[slot >> 6] >> (slot & 63)) & 1 == <u64>large
+    return ((n.fixed[slot >> 6] >> (slot & 63)) & 1 == <u64>fixed
+            and (n.large[slot >> 6] >> (slot & 63)) & 1 == <u64>large)
 
 # ---- flushing -------------------------------------------------------------------------------------------------------
 cdef void tlb_clear_local(TlbEntry* tlb, TlbNotes* n) noexcept nogil:
-    """Forget all but global translations: slot by slot while few have been filled, for guests switch address spaces often."""
+    """Forget all but global translations: slot by slot while few are filled, for guests switch often."""
     cdef u64 i
     if n.filled <= TLB_FEW:
         for i in range(n.filled):
@@ -216,7 +219,7 @@ cdef Parked* pcid_parked(Cpu* c, u64 pcid) noexcept nogil:
     return NULL
 
 cdef Parked* pcid_place(Cpu* c) noexcept nogil:
-    """Where the next user TLB can be parked: a free place, else that of the one parked longest.  NULL: the host has no memory."""
+    """Where the next user TLB can be parked: a free place, else the one used longest ago.  NULL: no memory."""
     cdef int i
     cdef Parked* p = &c.parked[0]
     for i in range(PARKED):
@@ -232,7 +235,7 @@ cdef Parked* pcid_place(Cpu* c) noexcept nogil:
     return p if p.tlb != NULL else NULL
 
 cdef void pcid_switch(Cpu* c, u64 old, u64 new, bint keep) noexcept nogil:
-    """MOV CR3 with CR4.PCIDE: park the user TLB of the old PCID; take that of the new one, empty unless it is to be kept."""
+    """MOV CR3 with CR4.PCIDE: park the user TLB of the old PCID; take that of the new one, empty unless kept."""
     cdef Parked* p
     cdef TlbEntry* tlb
     cdef TlbNotes notes
