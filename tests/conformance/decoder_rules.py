@@ -69,11 +69,6 @@ ABSENT = [
             "PADLOCK_ACE PADLOCK_GMI PADLOCK_PHE PADLOCK_PMM PADLOCK_RNG PADLOCK_UNDOC CENTAUR_AIS"),
 ]
 
-# Rows that are still to come.  A name leaves this list when its rows land.
-NOT_YET = missing(
-    "not there yet", "announced by x86-64-v3 or by the issue, but not in the opcode table yet",
-    "INVPCID PKU FSGSBASE")
-
 DIFFERENT = [
     Rule("RSM outside SMM", "SDM Vol. 2, RSM: #UD outside system-management mode, which no guest of ours enters",
          lambda d: d.ours == 0 and d.mnemonic == "RSM"),
@@ -87,7 +82,7 @@ DIFFERENT = [
          lambda d: d.theirs == 0 and d.bits == 64 and d.row[0] == "MOV" and d.row[1] in ("Ry,Cy", "Cy,Ry", "Ry,Dy", "Dy,Ry")),
 ]
 
-RULES: list[Rule | Missing] = [*ABSENT, NOT_YET, *DIFFERENT]
+RULES: list[Rule | Missing] = [*ABSENT, *DIFFERENT]
 
 
 def explain(d: Disagreement) -> Rule | Missing | None:
