@@ -36,7 +36,7 @@ lint: build-test
 	$(PY) -m mypy.stubtest xenfast._core --allowlist tests/stubtest-allowlist.txt --ignore-disjoint-bases
 
 SECONDS := 60
-SANITIZE := -O1 -g1 -fsanitize=address -fsanitize=undefined -fno-sanitize=alignment -fno-omit-frame-pointer -DXF_ARENA_BITS=10
+SANITIZE := -O1 -g1 -fsanitize=address -fsanitize=undefined -fno-sanitize=alignment,null -fno-omit-frame-pointer -DXF_ARENA_BITS=10
 
 fuzz: build-test
 	XENFAST_CFLAGS="$(SANITIZE)" $(PY) setup.py -q build --build-base build/asan --build-lib build/asan/lib

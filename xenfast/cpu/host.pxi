@@ -47,6 +47,7 @@ cdef extern from *:
     #ifndef XF_ARENA_BITS                   /* log2 of the decoded instructions a vcpu keeps; small for fuzzing */
     #define XF_ARENA_BITS 20
     #endif
+    static inline void xf_unmap(void *p, size_t n) { if (p) munmap(p, n); }
     static inline void xf_discard(void *p, size_t n) { madvise(p, n, MADV_DONTNEED); }
     static inline void xf_pause(void) { sched_yield(); }
     """
@@ -65,6 +66,7 @@ cdef extern from *:
     u64 monotonic_ns "xf_monotonic_ns"() noexcept nogil
     void* reserve "xf_reserve"(size_t) noexcept nogil
     void release "xf_release"(void*, size_t) noexcept nogil
+    void unmap "xf_unmap"(void*, size_t) noexcept nogil           # what was not mapped by reserve()
     void discard "xf_discard"(void*, size_t) noexcept nogil
     void cpu_pause "xf_pause"() noexcept nogil
 

@@ -67,7 +67,7 @@ cdef Jit* jit_new() noexcept nogil:
 cdef void jit_free(Jit* j) noexcept nogil:
     if j == NULL:
         return
-    release(j.rw, j.size)
-    release(j.rx, j.size)
+    unmap(j.rw, j.size)
+    unmap(j.rx, j.size)
     release(j.site, sizeof(u32) * ARENA_INSNS)
     release(j, sizeof(Jit))
