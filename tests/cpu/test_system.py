@@ -369,6 +369,33 @@ def test_interrupts_come_through_the_window(m, engine, text, at):
         assert m.rbx == CODE + 1 + at
 
 
+HOT = {  # what turns on what, in a loop that is translated by then; where it is seen, from the label there; the vector
+    "single step": ("pushfq; or dword ptr [rsp], 0x100; popfq; there: nop; nop", 1, 1),
+    "a breakpoint on data": (f"mov rax, {DATA}; mov dr0, rax; mov eax, 0x10001; mov dr7, rax; there: mov [{DATA}], al; nop", 7, 1),
+    "a breakpoint on code": ("lea rax, [rip + there]; mov dr0, rax; mov eax, 1; mov dr7, rax; nop; there: nop", 0, 1),
+    "alignment": (f"pushfq; or dword ptr [rsp], 0x40000; popfq; there: mov eax, [{DATA} + 1]", 0, 17),
+}
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "auto"])
+@pytest.mark.parametrize("what", HOT)
+def test_debug_exceptions_in_hot_code(m, what, engine):
+    """#DB and #AC come at the same instruction in every tier, when they are turned on in code that has run a hundred times without."""
+    text, offset, vector = HOT[what]
+    set_idt(m, vector, CODE + 0x200)
+    m.write(CODE + 0x200, assemble(f"{'pop rbp; ' if vector == 17 else ''}mov rbx, [rsp]; hlt"))
+    m.cpu.exact, m.cpu.engine, m.cpu.hot_after = False, engine, 1
+    m.cpu.cr0 |= 1 << 18
+    if vector == 17:
+        ring3(m)
+    loop = f"mov ecx, 100; again: mov [{DATA} + 1], ecx; nop; nop; nop; dec ecx; jnz again; "
+    m.write(CODE, assemble(f"{loop} {text}; jmp again; lea rdx, [rip + there]", 64, CODE))
+    m.rip = CODE
+    there = CODE + len(assemble(f"{loop} {text.split('there:')[0]}; there: again2:", 64, CODE))
+    assert m.run(100000).reason is Reason.HLT
+    assert m.rbx == there + offset and m.rcx == 0
+
+
 def test_syscall_is_for_64_bit_mode(m):
     """In compatibility mode SYSCALL is #UD on Intel processors."""
     ring3(m, 32)
