@@ -19,6 +19,8 @@ class XenfastSession(Session):
         self.machine.map(BASE, MAPPED)
         self.machine.write(BASE, blob.image)
         self.machine.write(RETURN, HLT)
+        self.machine.cpu.cr4 |= 1 << 18                         # OSXSAVE, and AVX in XCR0, as a system would set them
+        self.machine.cpu.xcr0 = 7
         self.machine.cpu.set_x87(0x37F, 0, 0, [(0, 0)] * 8)     # as FNINIT leaves it; a reset leaves 0x40
         self.entry = blob.entry
 
@@ -45,7 +47,7 @@ class XenfastSession(Session):
 
 class XenfastInterpreter:
     name = "xenfast"
-    can = frozenset({"int", "sse2", "x87", "ring0"})
+    can = frozenset({"int", "sse2", "x87", "avx2", "ring0"})
 
     def missing(self) -> str | None:
         if importlib.util.find_spec("xenfast._core") is None:
@@ -55,7 +57,7 @@ class XenfastInterpreter:
     def version(self) -> str:
         import xenfast
 
-        return f"xenfast {xenfast.__version__} (interpreter)"
+        return f"xenfast {xenfast.__version__} (translator)"
 
     def open(self, blob: Blob) -> Session:
         return XenfastSession(blob)

@@ -103,7 +103,7 @@ cdef bint gen_insn(Emit* e, Insn* o, const u8* code, u32 before, u32 after, u32 
     if unlikely(o.op == ROW_HOOK):
         return gen_hook(e, o, before)
     flag_use(o, &read, &write)
-    if row_sse[o.op].ok and rows[o.op].attrs & A_SSE:
+    if row_sse[o.op].ok and rows[o.op].attrs & (A_SSE | A_AVX):
         return gen_sse(e, o, code, before, after, write)
     if r.needs & ~e.j.host:
         return False
@@ -163,12 +163,16 @@ cdef bint hooks_call(Cpu* c) noexcept nogil:
         h = h.next
     return False
 
-cdef bint uses_sse(Insn* first, int n) noexcept nogil:
-    cdef int i
+cdef int uses_vectors(Jit* j, Insn* first, int n) noexcept nogil:
+    """0, 1 for SSE, 2 for AVX in line."""
+    cdef int i, most = 0
     for i in range(n):
-        if row_sse[first[i].op].ok and rows[first[i].op].attrs & A_SSE and not first[i].vex:
-            return True
-    return False
+        if row_sse[first[i].op].ok and rows[first[i].op].attrs & (A_SSE | A_AVX):
+            if first[i].vex == 0:
+                most = max(most, 1)
+            elif j.host & HOST_AVX:
+                most = 2
+    return most
 
 cdef int block_length(Cpu* c, Block* b) noexcept nogil:
     """Instructions of a block, without head and terminator."""
@@ -190,7 +194,7 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
     cdef u32 before[MAX_BLOCK + 1]
     cdef u32 after[MAX_BLOCK + 1]
     cdef u32 taken[MAX_BLOCK + 1]
-    cdef int n = block_length(c, b), i
+    cdef int n = block_length(c, b), i, vectors
     cdef bint strict = c.strict or hooks_call(c), ended = False
     cdef u32* out1
     cdef u32* out2
@@ -215,11 +219,12 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
         return False
     put_rr(e, 8, 0, 0, 0x85, H_BUDGET, H_BUDGET, 0)
     out2 = jump_if(e, 8)
-    if uses_sse(first, n):
-        put_mi1(e, 4, 0x80, 7, env(e, &c.xmm_in), 0)
-        skip = jump_if(e, 5)
+    vectors = uses_vectors(j, first, n)
+    if vectors:
+        put_mi1(e, 4, 0x80, 7, env(e, &c.xmm_in), vectors)
+        skip = jump_if(e, 3)                                      # not below
         move_imm(e, H_T0, <u64>head)
-        call_to(e, j.load_xmm)
+        call_to(e, j.load_xmm if vectors == 1 else j.load_ymm)
         patch(skip, e.p)
     for i in range(n):
         o = first + i

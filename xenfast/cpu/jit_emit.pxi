@@ -109,8 +109,33 @@ cdef inline void put_rr(Emit* e, int size, int map_, u32 pfx, u8 opc, int reg, i
     b1(e, 0xC0 | (reg & 7) << 3 | (rm & 7))
 
 cdef void put_rm(Emit* e, int size, int map_, u32 pfx, u8 opc, int reg, Addr a, int bytes_) noexcept nogil:
-    cdef int mod
     opcode(e, size, map_, pfx, opc, reg, a.index if a.index != H_NONE else 0, a.base, bytes_ & BYTE_REG and reg >= 4 and reg < 8)
+    put_address(e, reg, a)
+
+cdef struct VexOp:       # the fields of a VEX prefix and the opcode (SDM Vol. 2, 2.3.5)
+    u8 map_
+    u8 pp
+    u8 w
+    u8 l
+    u8 opc
+
+cdef inline void put_vex(Emit* e, VexOp* v, int reg, int index, int base, int vvvv) noexcept nogil:
+    b1(e, 0xC4)
+    b1(e, (0 if reg & 8 else 0x80) | (0 if index & 8 else 0x40) | (0 if base & 8 else 0x20) | v.map_)
+    b1(e, v.w << 7 | (~vvvv & 15) << 3 | v.l << 2 | v.pp)
+    b1(e, v.opc)
+
+cdef inline void put_vex_rr(Emit* e, VexOp* v, int reg, int vvvv, int rm) noexcept nogil:
+    put_vex(e, v, reg, 0, rm, vvvv)
+    b1(e, 0xC0 | (reg & 7) << 3 | (rm & 7))
+
+cdef void put_vex_rm(Emit* e, VexOp* v, int reg, int vvvv, Addr a) noexcept nogil:
+    put_vex(e, v, reg, a.index if a.index != H_NONE else 0, a.base, vvvv)
+    put_address(e, reg, a)
+
+cdef void put_address(Emit* e, int reg, Addr a) noexcept nogil:
+    """ModRM, SIB and displacement of a memory operand."""
+    cdef int mod
     if a.disp == 0 and a.base & 7 != 5:
         mod = 0
     elif a.disp >= -128 and a.disp < 128:

@@ -21,13 +21,14 @@ cdef extern from *:
         if (*rw != MAP_FAILED) munmap(*rw, n);
         if (*rx != MAP_FAILED) munmap(*rx, n);
         return -1; }
-    /* What the host has beyond x86-64's baseline: bit 0 SSSE3, SSE4.1, SSE4.2, AES, PCLMULQDQ; bit 1 POPCNT, LZCNT, BMI1; bit 2 SHA */
+    /* What the host has beyond x86-64's baseline: bit 0 SSSE3, SSE4.1, SSE4.2, AES, PCLMULQDQ; bit 1 POPCNT, LZCNT, BMI; bit 2 AVX2, FMA (and F16C) */
     static unsigned xf_host_features(void) {
         unsigned f = 0;
         __builtin_cpu_init();
         if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1")
             && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul")) f |= 1;
         if (__builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) f |= 2;
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) f |= 4;
         return f; }
     #else
     static int xf_code_map(size_t n, void **rw, void **rx) { (void)n; (void)rw; (void)rx; return -1; }
@@ -42,6 +43,7 @@ cdef enum:
     JIT_ROOM = 64 << 10      # what one block may take at most
     HOST_SSE4 = 1
     HOST_BMI = 2
+    HOST_AVX = 4
 
 cdef Jit* jit_new() noexcept nogil:
     """A translator's state with its thunks written, or NULL where this host has none."""

@@ -469,27 +469,65 @@ cdef bint gen_divide(Emit* e, Insn* o, bint signed, u32 live_in, u32 live_after)
     return True
 
 # ---- SSE ------------------------------------------------------------------------------------------------------------
+cdef struct SseCode:     # where the opcode is, as the guest wrote it
+    int map_
+    int size             # 8: REX.W
+    u32 pfx
+    u8 opc
+    bint vex
+    VexOp v
+
+cdef void sse_code(const u8* p, Insn* o, SseCode* k) noexcept nogil:
+    k.map_, k.size, k.pfx, k.vex = 1, 4, 0, o.vex != 0
+    if k.vex:
+        while p[0] != 0xC4 and p[0] != 0xC5:
+            p += 1
+        k.v.map_, k.v.w = 1, 0
+        if p[0] == 0xC4:
+            k.v.map_ = p[1] & 31
+            k.v.w = p[2] >> 7
+            p += 1
+        k.v.l, k.v.pp, k.v.opc = (p[1] >> 2) & 1, p[1] & 3, p[2]
+        return
+    while p[0] != 0x0F:
+        if p[0] == 0xF2 or p[0] == 0xF3 or (p[0] == 0x66 and k.pfx == 0):
+            k.pfx = p[0]
+        k.size = 8 if (p[0] & 0xF8) == 0x48 else 4
+        p += 1
+    p += 1
+    if p[0] == 0x38 or p[0] == 0x3A:
+        k.map_ = 2 if p[0] == 0x38 else 3
+        p += 1
+    k.opc = p[0]
+
+cdef bint sse_here(Emit* e, SseCode* k) noexcept nogil:
+    """Does the host have the instruction?"""
+    if k.vex:
+        return e.j.host & (HOST_AVX | HOST_SSE4) == HOST_AVX | HOST_SSE4
+    if k.map_ == 1:
+        return True
+    return e.j.host & HOST_SSE4 and not (k.map_ == 2 and (k.opc & 0xF8) == 0xC8) and not (k.map_ == 3 and k.opc == 0xCC)
+
 cdef bint gen_sse(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after, u32 fl_write) noexcept nogil:
-    """Verbatim: mandatory prefix, REX.W, map and opcode as the guest wrote them."""
+    """Verbatim: prefixes, map and opcode as the guest wrote them; ModRM anew."""
     cdef SseShape* s = &row_sse[o.op]
-    cdef u32 pfx = 0
-    cdef int map_ = 1, size = 4, reg = o.reg, rm = o.rm, temp = H_NONE, esize = s.mem_size
-    cdef bint plain = False, spilled
+    cdef SseCode k
+    cdef int reg = o.reg, rm = o.rm, temp = H_NONE, esize = s.mem_size, align = 0
+    cdef bint plain = False, spilled = False
     cdef Addr ea
     cdef Stub* slow = NULL
-    if not s.ok or o.vex or e.b.mfn2 != NO_FRAME:
+    if not s.ok or e.b.mfn2 != NO_FRAME:
         return False
-    while code[0] != 0x0F:
-        if code[0] == 0xF2 or code[0] == 0xF3 or (code[0] == 0x66 and pfx == 0):
-            pfx = code[0]
-        size = 8 if (code[0] & 0xF8) == 0x48 else 4
-        code += 1
-    code += 1
-    if code[0] == 0x38 or code[0] == 0x3A:
-        map_ = 2 if code[0] == 0x38 else 3
-        code += 1
-        if not e.j.host & HOST_SSE4 or (map_ == 2 and (code[0] & 0xF8) == 0xC8) or (map_ == 3 and code[0] == 0xCC):
-            return False
+    sse_code(code, o, &k)
+    if not sse_here(e, &k):
+        return False
+    if not rows[o.op].form & F_MODRM:                             # VZEROUPPER, VZEROALL
+        put_vex(e, &k.v, 0, 0, 0, 0)
+        return k.vex
+    if esize == MEM_VECTOR:
+        esize = 32 if k.v.l else 16
+    if s.aligned:
+        align = 16 if esize != 32 else 32
     if s.gpr == 1:
         spilled = HREG[o.reg] == H_NONE
         reg = HREG[o.reg]
@@ -497,18 +535,19 @@ cdef bint gen_sse(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after,
         spilled = not o.is_mem and HREG[o.rm] == H_NONE
         rm = HREG[o.rm]
         esize = o.size
-    else:
-        spilled = False
     if o.is_mem:
         if esize == 0:
             return False
         flags_about_to_go(e, live_in)
         if not linear_address(e, o, &ea, &plain):
             return False
-        ea = probe(e, o, esize, s.stores, 16 if s.aligned else 0, &ea, plain, spilled, &temp, &slow)
+        ea = probe(e, o, esize, s.stores, align, &ea, plain, spilled, &temp, &slow)
         if spilled:
             reg = temp
-        put_rm(e, size, map_, pfx, code[0], reg, ea, 0)
+        if k.vex:
+            put_vex_rm(e, &k.v, reg, o.vvvv, ea)
+        else:
+            put_rm(e, k.size, k.map_, k.pfx, k.opc, reg, ea, 0)
     else:
         if spilled and s.gpr == 2:
             rm = H_T0
@@ -516,7 +555,10 @@ cdef bint gen_sse(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after,
                 load(e, rm, guest_reg(o.rm))
         elif spilled:
             reg = H_T0
-        put_rr(e, size, map_, pfx, code[0], reg, rm, 0)
+        if k.vex:
+            put_vex_rr(e, &k.v, reg, o.vvvv, rm)
+        else:
+            put_rr(e, k.size, k.map_, k.pfx, k.opc, reg, rm, 0)
     if rows[o.op].form & F_IMM8:
         b1(e, <u8>o.imm)
     if spilled and s.gpr == 1:

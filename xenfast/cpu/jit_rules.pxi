@@ -59,7 +59,7 @@ cdef struct JitRule:
 
 cdef struct SseShape:
     u8 ok
-    u8 mem_size
+    u8 mem_size          # bytes of the memory operand; MEM_VECTOR: 16, or 32 with VEX.L, or less
     u8 aligned
     u8 stores            # the first operand is memory or W
     u8 gpr               # 1: ModRM.reg is a general register, 2: ModRM.rm is
@@ -67,6 +67,7 @@ cdef struct SseShape:
 
 cdef enum:
     RULE_MAX = 160
+    MEM_VECTOR = 255
 
 cdef JitRule jit_rules[RULE_MAX]
 cdef int n_jit_rules = 1
@@ -191,7 +192,7 @@ cdef void bind_rules() noexcept:
     cdef int i, k
     for i in range(n_rows):
         row_rule[i] = 0
-        if rows[i].attrs & A_SSE:
+        if rows[i].attrs & (A_SSE | A_AVX):
             sse_shape(i)
             continue
         for k in range(1, n_jit_rules):
@@ -219,8 +220,11 @@ cdef void sse_shape(int i) noexcept:
     cdef exec_t* general = [MOVD_Vy_Ey, MOVD_Ey_Vy, CVTSI2SS_Vss_Ey, CVTSI2SD_Vsd_Ey, NULL]
     cdef SseShape* s = &row_sse[i]
     cdef const char* p = rows[i].operands
+    cdef bint avx = rows[i].attrs & A_AVX
     cdef int k = 0
     memset(s, 0, sizeof(SseShape))
+    if rows[i].form & F_VSIB or (avx and p[0] == 0 and rows[i].name[0] != b'V'):
+        return
     while not_these[k] != NULL:
         if rows[i].ex == not_these[k]:
             return
@@ -228,10 +232,12 @@ cdef void sse_shape(int i) noexcept:
     if p[0] in b"WME":
         s.stores = 1
     while p[0]:
-        if p[0] in b"PQNLH":
+        if p[0] in b"PQN" or (p[0] in b"LHB" and not avx):
             return
         if p[0] in b"WM":
             s.mem_size = sse_operand_size(p + 1)
+            if avx and (p[1] != b's' or s.mem_size == 0):
+                s.mem_size = MEM_VECTOR           # a bound: what VEX.L doubles is not told apart
             if s.mem_size == 0:
                 return
         elif p[0] == b'G':
@@ -248,4 +254,6 @@ cdef void sse_shape(int i) noexcept:
         if p[0]:
             p += 1
     s.aligned = s.mem_size == 16 and rows[i].ex != MOVU_Vx_Wx and rows[i].ex != MOVU_Wx_Vx
+    if avx:
+        s.aligned = rows[i].ex == MOVA_Vx_Wx or rows[i].ex == MOVA_Wx_Vx
     s.ok = 1

@@ -19,10 +19,19 @@ cdef void fill(Emit* e, i32 at) noexcept nogil:
             load(e, HREG[n], addr(H_ENV, 8 * n + at))
 
 cdef void move_xmm(Emit* e, u8 opc, i32 at) noexcept nogil:
-    """movups of all sixteen: 10 loads, 11 stores."""
+    """movups of all sixteen, or vmovups of the whole YMM registers where the host has them: 10 loads, 11 stores."""
+    cdef VexOp v
     cdef int n
+    v.map_, v.pp, v.w, v.l, v.opc = 1, 0, 0, 1, opc
     for n in range(16):
-        put_rm(e, 4, 1, 0, opc, n, addr(H_ENV, env(e, &e.c.v[n]).disp + at), 0)
+        if e.j.host & HOST_AVX:
+            put_vex_rm(e, &v, n, 0, addr(H_ENV, env(e, &e.c.v[n]).disp + at))
+        else:
+            put_rm(e, 4, 1, 0, opc, n, addr(H_ENV, env(e, &e.c.v[n]).disp + at), 0)
+    if e.j.host & HOST_AVX and opc == 0x11:
+        b1(e, 0xC5)                                             # vzeroupper, for the host's own SSE code
+        b1(e, 0xF8)
+        b1(e, 0x77)
 
 cdef void if_xmm_in(Emit* e, i32 at, u8 opc) noexcept nogil:
     """When the guest's XMM registers are in the host's: move them."""
@@ -76,6 +85,39 @@ cdef void emit_call(Emit* e, void* function) noexcept nogil:
     if_xmm_in(e, 8, 0x10)
     b1(e, 0xC3)
 
+cdef void emit_load(Emit* e, int level, u8* exit_) noexcept nogil:
+    """For blocks with SSE (1) or AVX (2): load the registers, or have the interpreter run the block whose head is T0."""
+    cdef u32* bad[6]
+    cdef u32* loaded
+    cdef int n = 3, i
+    put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr0).disp), CR0_EM | CR0_TS)
+    bad[0] = jump_if(e, 5)
+    put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr4).disp), CR4_OSFXSR)
+    bad[1] = jump_if(e, 4)
+    put_rm(e, 4, 0, 0, 0x8B, H_T1, addr(4, 8 + env(e, &e.c.mxcsr).disp), 0)
+    put_rr(e, 4, 0, 0, 0xF7, 2, H_T1, 0)                         # not T1
+    put_ri4(e, 4, 0xF7, 0, H_T1, 0x1F80)                         # test T1, masks: any clear?
+    bad[2] = jump_if(e, 5)
+    if level == 2:
+        put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr4).disp), CR4_OSXSAVE)
+        bad[3] = jump_if(e, 4)
+        load(e, H_T1, addr(4, 8 + env(e, &e.c.xcr0).disp))
+        put_rr(e, 4, 0, 0, 0xF7, 2, H_T1, 0)
+        put_ri4(e, 4, 0xF7, 0, H_T1, XS_SSE | XS_AVX)
+        bad[4] = jump_if(e, 5)
+        n = 5
+    put_mi1(e, 4, 0x80, 7, addr(4, 8 + env(e, &e.c.xmm_in).disp), 0)
+    loaded = jump_if(e, 5)
+    move_xmm(e, 0x10, 8)
+    patch(loaded, e.p)
+    put_mi1(e, 4, 0xC6, 0, addr(4, 8 + env(e, &e.c.xmm_in).disp), level)
+    b1(e, 0xC3)
+    for i in range(n):
+        patch(bad[i], e.p)
+    put_ri1(e, 8, 0x83, 0, 4, 8)
+    store(e, env(e, &e.c.jit_bail), H_T0)
+    jump_to(e, exit_)
+
 cdef void emit_thunks(Jit* j) noexcept nogil:
     cdef Emit emit
     cdef Emit* e = &emit
@@ -123,25 +165,10 @@ cdef void emit_thunks(Jit* j) noexcept nogil:
     emit_call(e, <void*>jit_exec)
     j.refill = e.p
     emit_call(e, <void*>jit_refill)
-    # -- T0 = Insn* of the block's first instruction, for blocks with SSE: load XMM, or have the interpreter run the block ----
     j.load_xmm = e.p
-    put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr0).disp), CR0_EM | CR0_TS)
-    cdef u32* bad1 = jump_if(e, 5)
-    put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr4).disp), CR4_OSFXSR)
-    cdef u32* bad2 = jump_if(e, 4)
-    put_rm(e, 4, 0, 0, 0x8B, H_T1, addr(4, 8 + env(e, &e.c.mxcsr).disp), 0)
-    put_rr(e, 4, 0, 0, 0xF7, 2, H_T1, 0)                          # not T1
-    put_ri4(e, 4, 0xF7, 0, H_T1, 0x1F80)           # test T1, masks: any clear?
-    cdef u32* bad3 = jump_if(e, 5)
-    move_xmm(e, 0x10, 8)
-    put_mi1(e, 4, 0xC6, 0, addr(4, 8 + env(e, &e.c.xmm_in).disp), 1)
-    b1(e, 0xC3)
-    patch(bad1, e.p)
-    patch(bad2, e.p)
-    patch(bad3, e.p)
-    put_ri1(e, 8, 0x83, 0, 4, 8)
-    store(e, env(e, &e.c.jit_bail), H_T0)
-    jump_to(e, exit_)
+    emit_load(e, 1, exit_)
+    j.load_ymm = e.p
+    emit_load(e, 2, exit_)
     j.used = j.first = <u32>(e.p - j.rw)
 
 # ---- the C side -----------------------------------------------------------------------------------------------------
@@ -210,7 +237,7 @@ cdef u64 jit_exec(Cpu* c, Insn* o, u64 info) noexcept nogil:
     st = jit_check(c, o, (info >> INFO_CHECK) & 7)
     if st == ST_OK:
         st = o.ex(c, o)
-    if likely(st == ST_OK and c.code_hit == 0) and not (c.xmm_in and fp_unmasked(c)):
+    if likely(st == ST_OK and c.code_hit == 0) and not (c.xmm_in and (fp_unmasked(c) or c.xmm_in == 2 and not avx_on(c))):
         c.budget -= counted
         c.fl_nat = flags_to_native(get_arith(c))
         return 0

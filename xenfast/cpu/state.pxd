@@ -301,6 +301,7 @@ cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
     u8* exit_miss
     u8* exec_
     u8* load_xmm
+    u8* load_ymm
     u8* refill
     u32 n_sites
     u32 site_use[1 << 16]    # size of the access in bits 0-7, write in bit 8, misses above
