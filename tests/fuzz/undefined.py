@@ -39,6 +39,8 @@ def undefined(case: Case, board: play.Board) -> tuple[int, bool]:
             instruction = Decoder(bits, bytes(board.view[at : at + 15])).decode() if at + 15 <= len(board.view) else None
             before = v.rip
             reason = v.run(1)
+            if reason != ExitReason.EXIT_BUDGET:
+                continue                                                    # it has not been done
             if instruction is None:
                 seen = seen or mask != 0
                 continue
