@@ -3,6 +3,7 @@
 import doctest
 import itertools
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -404,6 +405,23 @@ def test_translated_code_counts_as_the_interpreter_does(what):
                          [s[3] for s in seen if exact], m.rflags if exact else None))
     # (without strict_flags, those that no code reads may be stale)
     assert ends[0] == ends[2] and ends[1] == ends[3] and ends[0][:5] == ends[1][:5]
+
+
+def test_hooks_of_a_running_vcpu_are_refused():
+    """From another thread, hooks cannot be changed while run() is on; after stop() they can."""
+    m = machine("1: jmp 1b")
+    thread = threading.Thread(target=m.run)
+    thread.start()
+    while True:
+        try:
+            hook = m.hook_block()                         # until it runs, it can be hooked
+            hook.remove()
+        except RuntimeError as error:
+            assert "stop it first" in str(error)
+            break
+    m.stop()
+    thread.join()
+    m.hook_block().remove()
 
 
 @pytest.mark.parametrize("how", ["until", "code", "memory"])

@@ -176,6 +176,19 @@ def test_snapshot_in_a_hook():
     assert seen == [bytes([i, i, 1]) for i in range(5)]
 
 
+def test_hot_code_does_not_write_behind_a_snapshot():
+    """Translated loops that have written a page thousands of times note it again after every snapshot and restore."""
+    m = machine("1: inc qword ptr [rdi]\n mov [rdi+8], rcx\n dec ecx\n jnz 1b\n hlt", rdi=DATA, rcx=5000)
+    m.run()
+    m.rip, m.rcx = CODE, 3000
+    snapshot = m.snapshot()
+    for _ in range(3):
+        m.run()
+        assert int.from_bytes(m.read(DATA, 8), "little") == 8000 and len(snapshot.dirty) == 1
+        assert m.restore(snapshot) == 1
+        assert int.from_bytes(m.read(DATA, 8), "little") == 5000
+
+
 def test_misuse_is_refused():
     """Vcpus of different memories are an error."""
     with pytest.raises(ValueError, match="at least one"):

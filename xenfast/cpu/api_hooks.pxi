@@ -7,6 +7,11 @@ TESTS = {"==": TEST_EQ, "!=": TEST_NE, "<": TEST_LT, "<=": TEST_LE, ">": TEST_GT
 SUBJECTS = {"value": COND_VALUE, "size": COND_SIZE, "address": COND_ADDRESS}
 
 
+cdef check_not_running(Cpu* c):
+    """Decoded code belongs to the thread that runs it."""
+    if load_acquire(&c.in_run):
+        raise RuntimeError("the vcpu is in run(): change its hooks from one of its hooks, or stop it first")
+
 cdef void hooks_changed(Cpu* c, HookRule* h) noexcept:
     cdef HookRule* p = c.hooks
     c.hook_on = 0
@@ -148,6 +153,7 @@ cdef class Hook:
     def remove(self):
         """End the hook.  May be called from any hook; once more is nothing."""
         if self.vcpu is not None:
+            check_not_running(self.c)
             remove_rule(self.c, &self.rule)
             (<Vcpu>self.vcpu).hook_by_id.pop(self.rule.id, None)
             self.vcpu = None

@@ -268,6 +268,7 @@ cdef class Vcpu:
     def until(self, value):
         cdef u64 v = ~<u64>0 if value is None else value
         if v != self.c.until and v != ~<u64>0:
+            check_not_running(self.c)
             self.plant_stop(v)
         self.c.until = v
 
@@ -345,6 +346,7 @@ cdef class Vcpu:
              u64 after=1, u64 every=1, mnemonics=None, u64 answer=0xFFFFFFFFFFFFFFFF):
         """Count events of a kind (HookKind) at first .. last, and call ``callback`` when all of ``when`` holds.  See Hook."""
         cdef Hook h = Hook(kind, callback, first, last, cover, cover_mode, when, after, every, mnemonics, answer)
+        check_not_running(self.c)
         self.next_hook += 1
         h.rule.id = self.next_hook
         h.vcpu, h.c = self, self.c
