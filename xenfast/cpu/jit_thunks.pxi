@@ -18,28 +18,36 @@ cdef void fill(Emit* e, i32 at) noexcept nogil:
         if HREG[n] != H_NONE:
             load(e, HREG[n], addr(H_ENV, 8 * n + at))
 
-cdef void move_xmm(Emit* e, u8 opc, i32 at) noexcept nogil:
-    """movups of all sixteen, or vmovups of the whole YMM registers where the host has them: 10 loads, 11 stores."""
+cdef void move_xmm(Emit* e, u8 opc, i32 at, int level) noexcept nogil:
+    """All sixteen, XMM (level 1) or YMM (2): 10 loads, 11 stores.  Upper halves stay 0 while only XMM is used: SSE then has nothing to merge."""
     cdef VexOp v
     cdef int n
     v.map_, v.pp, v.w, v.l, v.opc = 1, 0, 0, 1, opc
     for n in range(16):
-        if e.j.host & HOST_AVX:
+        if level == 2:
             put_vex_rm(e, &v, n, 0, addr(H_ENV, env(e, &e.c.v[n]).disp + at))
         else:
             put_rm(e, 4, 1, 0, opc, n, addr(H_ENV, env(e, &e.c.v[n]).disp + at), 0)
-    if e.j.host & HOST_AVX and opc == 0x11:
-        b1(e, 0xC5)                                             # vzeroupper, for the host's own SSE code
+    if level == 2 and opc == 0x11:
+        b1(e, 0xC5)                                             # vzeroupper, also for the host's own SSE code
         b1(e, 0xF8)
         b1(e, 0x77)
 
 cdef void if_xmm_in(Emit* e, i32 at, u8 opc) noexcept nogil:
-    """When the guest's XMM registers are in the host's: move them."""
-    cdef u32* skip
-    put_mi1(e, 4, 0x80, 7, addr(H_ENV, env(e, &e.c.xmm_in).disp + at), 0)         # cmp byte [xmm_in], 0
-    skip = jump_if(e, 4)
-    move_xmm(e, opc, at)
-    patch(skip, e.p)
+    """When the guest's vector registers are in the host's: move them."""
+    cdef u32* none
+    cdef u32* done
+    cdef u32* whole
+    put_mi1(e, 4, 0x80, 7, addr(H_ENV, env(e, &e.c.xmm_in).disp + at), 1)         # cmp byte [xmm_in], 1
+    none = jump_if(e, 2)
+    whole = jump_if(e, 7)
+    move_xmm(e, opc, at, 1)
+    done = jump(e)
+    patch(whole, e.p)
+    if e.j.host & HOST_AVX:
+        move_xmm(e, opc, at, 2)
+    patch(done, e.p)
+    patch(none, e.p)
 
 cdef void leave_host(Emit* e) noexcept nogil:
     """RSP = the host's stack: pop what jit_enter pushed and return to it."""
@@ -88,7 +96,7 @@ cdef void emit_call(Emit* e, void* function) noexcept nogil:
 cdef void emit_load(Emit* e, int level, u8* exit_) noexcept nogil:
     """For blocks with SSE (1) or AVX (2): load the registers, or have the interpreter run the block whose head is T0."""
     cdef u32* bad[6]
-    cdef u32* loaded
+    cdef u32* fresh
     cdef int n = 3, i
     put_mi4(e, 4, 0xF7, 0, addr(4, 8 + env(e, &e.c.cr0).disp), CR0_EM | CR0_TS)
     bad[0] = jump_if(e, 5)
@@ -107,9 +115,12 @@ cdef void emit_load(Emit* e, int level, u8* exit_) noexcept nogil:
         bad[4] = jump_if(e, 5)
         n = 5
     put_mi1(e, 4, 0x80, 7, addr(4, 8 + env(e, &e.c.xmm_in).disp), 0)
-    loaded = jump_if(e, 5)
-    move_xmm(e, 0x10, 8)
-    patch(loaded, e.p)
+    fresh = jump_if(e, 4)
+    if level == 2:
+        move_xmm(e, 0x11, 8, 1)                                 # the upper halves are in memory: join them there
+    patch(fresh, e.p)
+    if level == 1 or e.j.host & HOST_AVX:
+        move_xmm(e, 0x10, 8, level)
     put_mi1(e, 4, 0xC6, 0, addr(4, 8 + env(e, &e.c.xmm_in).disp), level)
     b1(e, 0xC3)
     for i in range(n):
