@@ -24,6 +24,7 @@ Hooks count and filter inside the core and call Python only on a match (docs/too
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from xenfast import _core, cpuid
 PAGE = 4096
 LAST = (1 << 64) - 1
 PTE_P, PTE_RW, PTE_US, PTE_NX = 1, 2, 4, 1 << 63
+IF, APIC_PAGE = 1 << 9, 0xFEE00000
 CODE64, CODE32, DATA32, CODE16, DATA16 = 0xA09B, 0xC09B, 0xC093, 0x9B, 0x93
 
 
@@ -51,6 +53,9 @@ class Reason(enum.IntEnum):
     MSR = _core.ExitReason.EXIT_MSR
     EXCEPTION = _core.ExitReason.EXIT_EXCEPTION
     TIMER = _core.ExitReason.EXIT_TIMER
+    INTACK = _core.ExitReason.EXIT_INTACK
+    EOI = _core.ExitReason.EXIT_EOI
+    WAKE = _core.ExitReason.EXIT_WAKE
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,13 @@ class Machine:
     ``_core.Vcpu``).
     """
 
-    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0, cpu: str = cpuid.DEFAULT) -> None:
-        """``cpu`` is a model and changes of it, as of ``xenfast run --cpu``: "x86-64-v2,+sha,-popcnt"."""
+    def __init__(self, memory: int = 64 << 20, mode: int = 64, ring: int = 0, cpu: str = cpuid.DEFAULT, lapic: bool = False,
+                 virtual: bool = False) -> None:
+        """``cpu`` is a model and changes of it, as of ``xenfast run --cpu``: "x86-64-v2,+sha,-popcnt".
+
+        ``lapic`` gives the CPU a local APIC, at its place in memory and as MSRs; HLT then waits for an interrupt.
+        ``virtual``: time is instructions retired, and waiting takes none.
+        """
         if mode not in (16, 32, 64):
             raise ValueError(f"mode is 16, 32 or 64, not {mode}")
         frames = -(-memory // PAGE) + 16
@@ -83,7 +93,8 @@ class Machine:
         self.physmap = _core.GuestPhysMap(frames)
         self.physmap.set(0, range(frames))
         self.mode = mode
-        self.cpu = _core.Vcpu(self.memory, self.physmap)
+        self.clock = _core.MachineClock(virtual)
+        self.cpu = _core.Vcpu(self.memory, self.physmap, self.clock)
         self.cpu.exact = True
         self.cpu.owner = self
         policy = cpuid.parse(cpu)
@@ -94,6 +105,12 @@ class Machine:
         self._tables: dict[tuple[int, int], int] = {}
         self._root = 0
         self._start(ring)
+        if lapic:
+            self.apics = _core.ApicBus()
+            self.cpu.attach_lapic(self.apics, 0)
+            if mode != 16:
+                page = APIC_PAGE // PAGE
+                self._pte(self._table(1, page >> 9), page & 511, APIC_PAGE | PTE_P | PTE_RW)
 
     def _start(self, ring: int) -> None:
         cpu = self.cpu
@@ -189,10 +206,24 @@ class Machine:
         """Run ``count`` instructions, or until RIP is ``until``, or until something ends it; says what."""
         cpu = self.cpu
         cpu.until = until
-        reason = Reason(cpu.run(count))
-        return Stop(reason, vector=cpu.exit_nr if reason is Reason.EXCEPTION else 0,
+        reason = Reason(cpu.run(count) if cpu.apic_bus is None else self._run_with_apic(count))
+        return Stop(reason, vector=cpu.exit_nr if reason in (Reason.EXCEPTION, Reason.EOI) else 0,
                     error=cpu.exit_code if reason is Reason.EXCEPTION else 0, address=cpu.exit_address, port=cpu.exit_port,
                     size=cpu.exit_size, is_write=cpu.exit_is_write, value=cpu.exit_value)
+
+    def _run_with_apic(self, count: int) -> int:
+        """As Vcpu.run(); HLT waits for the timer of the local APIC where it may wake the CPU."""
+        cpu, end = self.cpu, self.cpu.instructions + count
+        while True:
+            reason = cpu.run(end - cpu.instructions)
+            if reason == Reason.HLT and cpu.lapic_deadline is not None and cpu.rflags & IF:
+                wait = max(0, cpu.lapic_deadline - self.clock.now())
+                if self.clock.virtual:
+                    self.clock.skip(wait)
+                else:
+                    time.sleep(wait / 1e9)
+            elif reason != Reason.WAKE:
+                return reason
 
     def stop(self) -> None:
         """From a hook, or another thread: end ``run()`` with ``STOP`` before the next instruction."""

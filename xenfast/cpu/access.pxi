@@ -252,6 +252,8 @@ cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
     if unlikely(c.implicit or c.delivering):
         out[0] = ~<u64>0
         return ST_OK
+    if c.exit.address >> 12 == c.lapic_page:
+        return lapic_mmio_read(c, size, out)
     if c.exit.count and c.exit.nr == c.exit.address:
         c.exit.count = 0
         out[0] = c.exit.value
@@ -261,6 +263,8 @@ cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
 cdef int mmio_write(Cpu* c, int size, u64 v) noexcept nogil:
     if unlikely(c.implicit or c.delivering):
         return ST_OK
+    if c.exit.address >> 12 == c.lapic_page:
+        return lapic_mmio_write(c, size, v)
     if c.exit.count and c.exit.nr == c.exit.address:
         c.exit.count = 0
         return ST_OK

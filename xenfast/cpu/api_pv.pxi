@@ -384,11 +384,6 @@ cdef class PvVcpu(Vcpu):
     def iopl(self, u32 value):
         self.c.pv.iopl = (value & 3) << 12
 
-    @property
-    def halted(self):
-        """In SCHEDOP_block, with no event since."""
-        return bool(self.c.halted)
-
     def debugreg(self, int n):
         return self.c.dr[n & 7]
 

@@ -51,6 +51,8 @@ cdef class Snapshot:
         for v in vcpus:
             if v.c.is_pv:
                 raise ValueError("a PV domain is more than its memory and vcpus: it has no snapshots")
+            if v.c.lapic != NULL:
+                raise ValueError("there are no snapshots of machines with local APICs yet")
             if v.memory is not self.memory:
                 raise ValueError("the vcpus of a snapshot share one memory")
         self.check_stopped()

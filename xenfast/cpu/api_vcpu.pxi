@@ -96,6 +96,31 @@ cdef class GuestPhysMap:
             self.map.mfn[i] = PHYSMAP_MMIO
 
 
+cdef class ApicBus:
+    """What joins the local APICs of a machine."""
+    cdef ApicBusState b
+
+    cdef add(self, Cpu* c):
+        cdef int i
+        for i in range(APIC_MAX_CPUS):
+            if self.b.cpus[i] == NULL:
+                self.b.cpus[i] = c
+                return
+        raise ValueError(f"there are {APIC_MAX_CPUS} local APICs already")
+
+    cdef forget(self, Cpu* c):
+        cdef int i
+        for i in range(APIC_MAX_CPUS):
+            if self.b.cpus[i] == c:
+                self.b.cpus[i] = NULL
+
+    def send(self, u32 dest, u32 vector, u32 mode=0, bint logical=False, bint level=False, bint extended=False):
+        """A message, as of an I/O APIC or an MSI; from any thread.  True: a vcpu that sleeps has to be run."""
+        if mode > 7 or vector > 255:
+            raise ValueError("there is no such message")
+        return bus_send(&self.b, dest, logical, extended, mode, vector, level)
+
+
 cdef class Vcpu:
     """A virtual CPU.  After construction: the state after RESET, with CS:RIP at F000:FFF0.
 
@@ -107,6 +132,7 @@ cdef class Vcpu:
     cdef readonly object memory
     cdef readonly object clock
     cdef readonly object physmap
+    cdef readonly object apic_bus
     cdef public object owner                # what hooks get as their first argument; None: this object
     cdef dict hook_by_id
     cdef u32 next_hook
@@ -154,6 +180,9 @@ cdef class Vcpu:
         if self.c.mem != NULL:
             mem_remove_vcpu(self.c.mem, self.c)
         release(self.c.profile, sizeof(Profile))
+        if self.apic_bus is not None:
+            (<ApicBus>self.apic_bus).forget(self.c)
+        free(self.c.lapic)
         cache_free(self.c.cache)
         release(self.c.jc, sizeof(JumpEntry) * JC_SIZE)
         release(self.c.tlbs[0], sizeof(TlbEntry) * TLB_SIZE)
@@ -404,6 +433,8 @@ cdef class Vcpu:
     @rip.setter
     def rip(self, u64 value):
         self.c.rip = value
+        if not self.c.is_pv:
+            self.c.halted &= WAIT_SIPI      # HLT is behind it
         self.c.hook_skip = 0
         self.c.seen_n = 0
 
@@ -563,6 +594,54 @@ cdef class Vcpu:
     @apic_id.setter
     def apic_id(self, u32 value):
         self.c.apic_id = value
+
+    # -- local APIC and interrupts --------------------------------------------------------------------------------------
+    def attach_lapic(self, ApicBus bus not None, u32 apic_id, bint bsp=True):
+        """Give the vcpu a local APIC; one that is not the bootstrap processor waits for SIPI.  Once, before it runs."""
+        cdef Cpu* c = self.c
+        if c.is_pv or c.lapic != NULL:
+            raise ValueError("the vcpu cannot get a local APIC")
+        c.lapic = <Lapic*>calloc(1, sizeof(Lapic))
+        if c.lapic == NULL:
+            raise MemoryError
+        self.apic_bus = bus
+        bus.add(c)
+        c.apic_bus = &bus.b
+        c.apic_id = apic_id
+        c.apic_base = 0xFEE00000 | APIC_BASE_EN | (APIC_BASE_BSP if bsp else 0)
+        c.halted = 0 if bsp else WAIT_SIPI
+        lapic_reset(c)
+        policy_apply(c)
+
+    def lint(self, int pin, bint asserted=True):
+        """LINT0 or LINT1 of the local APIC is asserted; as ExtINT, and without an APIC, LINT0 is INTR.  From any thread."""
+        if pin not in (0, 1):
+            raise ValueError("the pins are LINT0 and LINT1")
+        if pin == 0 and asserted:
+            fetch_or(&self.c.events, EVENT_EXTINT)
+            request(self.c, REQ_EVENT)
+        elif pin == 0:
+            fetch_and(&self.c.events, ~<u32>EVENT_EXTINT)
+        if asserted and self.c.lapic != NULL and self.c.apic_base & APIC_BASE_EN:
+            lapic_local(self.c, LVT_LINT0 + pin)
+
+    @property
+    def lapic_deadline(self):
+        """When the timer of the local APIC fires, in ns of the clock; None: it does not run."""
+        if self.c.lapic == NULL or self.c.lapic.deadline == ~<u64>0:
+            return None
+        return self.c.lapic.deadline
+
+    @property
+    def halted(self):
+        """Asleep: in HLT, or (2) waiting for SIPI.  A vcpu of a PV guest: in SCHEDOP_block, with no event since."""
+        return self.c.halted
+
+    def lapic_register(self, u32 number):
+        """A register of the local APIC by its number (offset >> 4), without side effects."""
+        if self.c.lapic == NULL:
+            raise ValueError("the vcpu has no local APIC")
+        return lapic_get(self.c, number)
 
     def vector(self, int n):
         """The 32 bytes of YMMn (XMMn is the first 16)."""

@@ -51,7 +51,7 @@ CPUID_FEATURES = (
     ("pae", FEAT_1D, 6, ON, ""),
     ("mce", FEAT_1D, 7, BARE, ""),
     ("cx8", FEAT_1D, 8, ON, ""),
-    ("apic", FEAT_1D, 9, OFF, ""),
+    ("apic", FEAT_1D, 9, BARE, ""),
     ("sep", FEAT_1D, 11, ON, ""),
     ("mtrr", FEAT_1D, 12, BARE, ""),
     ("pge", FEAT_1D, 13, BARE, ""),
@@ -91,10 +91,10 @@ CPUID_FEATURES = (
     ("dca", FEAT_1C, 18, OFF, ""),
     ("sse4_1", FEAT_1C, 19, ON, "ssse3"),
     ("sse4_2", FEAT_1C, 20, ON, "sse4_1"),
-    ("x2apic", FEAT_1C, 21, OFF, "apic"),
+    ("x2apic", FEAT_1C, 21, BARE, "apic"),
     ("movbe", FEAT_1C, 22, ON, ""),
     ("popcnt", FEAT_1C, 23, ON, ""),
-    ("tsc_deadline", FEAT_1C, 24, OFF, "apic tsc"),
+    ("tsc_deadline", FEAT_1C, 24, BARE, "apic tsc"),
     ("aesni", FEAT_1C, 25, ON, "sse2"),
     ("xsave", FEAT_1C, 26, ON, "fxsr"),
     ("avx", FEAT_1C, 28, ON, "xsave sse4_2"),
@@ -138,7 +138,7 @@ CPUID_FEATURES = (
     ("xgetbv1", FEAT_DA1, 2, ON, "xsave"),
     ("xsaves", FEAT_DA1, 3, BARE, "xsave"),
     ("fsgsbase", FEAT_7B, 0, ON, "lm"),
-    ("tsc_adjust", FEAT_7B, 1, OFF, "tsc"),
+    ("tsc_adjust", FEAT_7B, 1, BARE, "tsc"),
     ("sgx", FEAT_7B, 2, OFF, ""),
     ("bmi1", FEAT_7B, 3, ON, ""),
     ("hle", FEAT_7B, 4, OFF, ""),
@@ -265,9 +265,16 @@ cdef inline bint has_feature_id(Cpu* c, u16 id) noexcept nogil:
 
 cdef void policy_set(Cpu* c, const u64* words) noexcept nogil:
     """The features of this vcpu, cut down to what there is for its kind of guest.  What was decoded before is forgotten."""
+    memmove(c.cpuid_wanted, words, sizeof(c.cpuid_wanted))
+    policy_apply(c)
+
+cdef void policy_apply(Cpu* c) noexcept nogil:
     cdef int i
     for i in range(FEAT_WORDS):
-        c.cpuid_features[i] = words[i] & CPUID_KNOWN[i] & (CPUID_PV[i] if c.is_pv else ~CPUID_ONLY_PV[i])
+        c.cpuid_features[i] = c.cpuid_wanted[i] & CPUID_KNOWN[i] & (CPUID_PV[i] if c.is_pv else ~CPUID_ONLY_PV[i])
+    if c.lapic == NULL:
+        c.cpuid_features[FEAT_1D] &= ~<u64>(1 << 9)                       # APIC
+        c.cpuid_features[FEAT_1C] &= ~<u64>(1 << 21 | 1 << 24)            # x2APIC, TSC deadline
     policy_changed(c)
 
 cdef void policy_changed(Cpu* c) noexcept nogil:
@@ -353,6 +360,8 @@ cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
         if c.cr4 & CR4_OSXSAVE and has_feature(c, FEAT_1C, 26):     # a PV guest starts with the bit set, as under Xen
             r.c |= 1 << 27
         r.d = feature_word(c, FEAT_1D)
+        if not c.apic_base & APIC_BASE_EN:
+            r.d &= ~<u32>(1 << 9)                                   # APIC
         if c.cpuid.threads > 1 and not c.is_pv:
             r.d |= 1 << 28                                          # HTT: the count above means something
     elif leaf == 2:

@@ -153,12 +153,17 @@ cdef u32 serve_requests(Cpu* c) noexcept nogil:
     if c.req & REQ_STOP:
         fetch_and(&c.req, ~<u32>REQ_STOP)
         return EXIT_STOP
+    if c.req & REQ_SLICE:
+        fetch_and(&c.req, ~<u32>REQ_SLICE)
+        return EXIT_BUDGET
     if c.req & REQ_EVENT and not c.inhibit:
         fetch_and(&c.req, ~<u32>REQ_EVENT)
         if c.is_pv:
             c.status = pv_event(c)
             if c.status == ST_EXIT:
                 return c.exit.reason
+        elif c.lapic != NULL:
+            return lapic_serve(c)
     return EXIT_NONE
 
 # ---- the dispatcher -------------------------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
     """Run until something needs the caller, at most budget instructions."""
     cdef u32 reason = EXIT_BUDGET
     cdef i64 left = budget, n
-    cdef u64 before, now
+    cdef u64 before, now, deadline
     c.exit.reason = EXIT_NONE
     store_release(&c.in_run, 1)
     fp_enter(c)
@@ -276,13 +281,19 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
         c.profile.began = monotonic_ns()
     while left > 0:
         now = now_ns(c)
-        if now >= c.timer_deadline:
+        deadline = c.timer_deadline
+        if now >= deadline:
             reason = EXIT_TIMER
             break
+        if c.lapic != NULL:
+            deadline = min(deadline, lapic_tick(c, now))
+            if c.halted and not wakes(c):
+                reason = EXIT_HLT
+                break
         n = left
         if c.clock.is_virtual:
-            if c.timer_deadline - now < <u64>n:
-                n = <i64>(c.timer_deadline - now)
+            if deadline - now < <u64>n:
+                n = <i64>(deadline - now)
         elif n > SLICE:
             n = SLICE
         before = c.icount
@@ -290,10 +301,14 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
         left -= <i64>(c.icount - before)
         if unlikely(c.profile != NULL):
             profile_sample(c)
-        if reason != EXIT_BUDGET or c.trace:
+        if c.trace or not (reason == EXIT_BUDGET or reason == EXIT_HLT and c.lapic != NULL):
             break
     fp_leave(c)
     store_release(&c.in_run, 0)
+    if reason == EXIT_HLT and c.lapic != NULL:
+        fetch_or(&c.req, 0)                               # a fence: who sends an interrupt now sees in_run
+        if wakes(c):
+            reason = EXIT_WAKE
     c.exit.reason = reason
     return reason
 

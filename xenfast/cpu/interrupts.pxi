@@ -59,11 +59,13 @@ cdef bint event_ready(Cpu* c) noexcept nogil:
     """Would an event be taken before the next instruction?"""
     if c.events & EVENT_NMI and not c.nmi_blocked and not c.inhibit & INHIBIT_SS:
         return True
-    return c.events & EVENT_INTR and c.eflags & FL_IF and not c.inhibit
+    if not c.eflags & FL_IF or c.inhibit:
+        return False
+    return c.events & EVENT_INTR or c.events & EVENT_EXTINT and takes_extint(c) or lapic_deliverable(c) >= 0
 
 cdef bint take_event(Cpu* c) noexcept nogil:
     """NMI first, then an external interrupt (SDM Vol. 3, table 6-2); a debug trap of the last instruction comes before both."""
-    cdef u8 vector = c.intr_vector
+    cdef int vector = c.intr_vector
     if c.db_pending or c.is_pv or not event_ready(c):
         return False
     c.stat[STAT_EVENTS] += 1
@@ -72,8 +74,14 @@ cdef bint take_event(Cpu* c) noexcept nogil:
         fetch_and(&c.events, ~<u32>EVENT_NMI)
         c.nmi_blocked = 1
         vector = X_NMI
-    else:
+    elif c.events & EVENT_INTR:
         fetch_and(&c.events, ~<u32>EVENT_INTR)
+    elif c.events & EVENT_EXTINT and takes_extint(c):
+        c.exit.reason = EXIT_INTACK
+        c.status = ST_EXIT
+        return True
+    else:
+        vector = lapic_take(c)
     c.inhibit = 0
     c.status = deliver_by(c, vector, False, 0, BY_HARDWARE)
     return True

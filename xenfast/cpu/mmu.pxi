@@ -283,7 +283,7 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
         w.pa, w.rights, w.shift = lin, MAY_READ | MAY_WRITE | MAY_EXEC, 12
         w.dirty, w.global_, w.user = True, False, False
     mfn = page_to_mfn(c, w.pa >> 12)
-    if mfn == NO_FRAME:
+    if mfn == NO_FRAME or w.pa >> 12 == c.lapic_page:
         c.exit.address = w.pa
         return ST_MMIO
     # SAFETY: page_to_mfn has bounded mfn, see phys_host.

@@ -77,6 +77,7 @@ cdef void reset_cpu(Cpu* c) noexcept nogil:
     set_arith(c, 0)
     c.cpl = 0
     c.timer_deadline = ~<u64>0
+    c.lapic_page = ~<u64>0
     c.until = ~<u64>0
     tlb_flush(c)
     update_mode(c)

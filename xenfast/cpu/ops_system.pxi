@@ -26,7 +26,7 @@ cdef int MOV_R_C(Cpu* c, Insn* o) noexcept nogil:
     elif o.reg == 4:
         v = c.cr4
     elif o.reg == 8:
-        v = c.cr8
+        v = c.cr8 if c.lapic == NULL else c.lapic.tpr >> 4
     else:
         return fault(c, X_UD)
     set_reg(c, o, o.rm, machine_word(c), v)
@@ -47,6 +47,8 @@ cdef int MOV_C_R(Cpu* c, Insn* o) noexcept nogil:
         ok = v < 16
         if ok:
             c.cr8 = v
+            if c.lapic != NULL:
+                lapic_set_tpr(c, <u32>v << 4)
     else:
         return fault(c, X_UD)
     return branch_next(c, o) if ok else fault_err(c, X_GP, 0)
@@ -306,10 +308,12 @@ cdef int WRGSBASE_R(Cpu* c, Insn* o) noexcept nogil:
 
 # ---- the rest -------------------------------------------------------------------------------------------------------
 cdef int HLT(Cpu* c, Insn* o) noexcept nogil:
+    """Without a local APIC the caller decides what wakes the processor, and run() goes on."""
     branch_next(c, o)
     if event_ready(c):
         return ST_BRANCH
     c.exit.reason = EXIT_HLT
+    c.halted = HALTED if c.lapic != NULL else 0
     return ST_EXIT
 
 cdef int CLAC(Cpu* c, Insn* o) noexcept nogil:

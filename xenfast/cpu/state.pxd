@@ -108,6 +108,7 @@ cdef enum:
     REQ_EVENT = 2       # look for a pending upcall or interrupt
     REQ_FLUSH = 4       # flush the TLB, then clear the bit (the asker may be waiting)
     REQ_CODE = 8        # drop the decoded blocks named in the code queue, then clear the bit
+    REQ_SLICE = 16      # a timer has been set: work out anew how long to run
 
 cdef enum:               # Cpu.inhibit
     INHIBIT_STI = 1      # external interrupts
@@ -116,6 +117,8 @@ cdef enum:               # Cpu.inhibit
 cdef enum:               # Cpu.events
     EVENT_NMI = 1
     EVENT_INTR = 2       # an external interrupt, Cpu.intr_vector
+    EVENT_EXTINT = 4     # a PIC asserts INTR: its vector is asked for when it is taken
+    EVENT_LAPIC = 8      # there may be something in IRR
 
 # Why run() returned (Cpu.exit.reason).  Python sees these as _core.ExitReason.
 cpdef enum ExitReason:
@@ -132,6 +135,9 @@ cpdef enum ExitReason:
     EXIT_MSR = 10        # rdmsr/wrmsr of a register the core does not hold
     EXIT_EXCEPTION = 11  # bare machine without IDT: vector, error code (the tools API)
     EXIT_TIMER = 12      # Cpu.timer_deadline has passed
+    EXIT_INTACK = 14     # INTR is asserted and taken: ask the PIC for the vector, then Vcpu.interrupt(vector)
+    EXIT_EOI = 15        # a level-triggered interrupt has ended at the local APIC: nr is its vector
+    EXIT_WAKE = 16       # a vcpu that sleeps in HLT or waits for SIPI has got an interrupt: run it again
     EXIT_HOOK = 13       # a hook wants Python: Cpu.hook_hit (Vcpu.run() answers it and goes on; nobody else sees it)
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -537,6 +543,32 @@ cdef struct CpuidPolicy: # what CPUID says beside the features (cpu/cpuid.pxi)
     u32 n_forced
     CpuidForced forced[32]
 
+cdef struct ApicBusState:     # the local APICs of one machine: what an interrupt message can reach
+    Cpu* cpus[128]       # NULL for none
+    u32 turn             # lowest-priority delivery goes round
+
+cdef struct Lapic:       # the local APIC of a vcpu (cpu/lapic.pxi)
+    u32 irr[8]           # interrupts to be taken: set by anyone, atomically
+    u32 tmr[8]           # of those, level-triggered ones
+    u32 pending          # LAPIC_INIT, LAPIC_SIPI: set by anyone, atomically
+    u32 sipi_vector
+    u32 isr[8]           # interrupts in service
+    u32 tpr
+    u32 ldr
+    u32 dfr
+    u32 svr
+    u32 esr
+    u32 esr_next         # errors since the last write to ESR
+    u32 icr_low
+    u32 icr_high
+    u32 lvt[6]           # timer, thermal, performance, LINT0, LINT1, error
+    u32 initial          # the timer's initial count and divide configuration
+    u32 divide
+    u64 start            # ns of the clock when the count was at its initial value
+    u64 deadline         # ns when it gets to 0; ~0: it does not run
+    u64 tsc_deadline
+    u32 eoi              # 1 + vector of a level-triggered interrupt whose EOI the machine has not seen
+
 cdef struct Clock:
     u32 is_virtual       # 0: host CLOCK_MONOTONIC, 1: instructions retired + skipped idle time
     u64 start            # real: host ns at time 0
@@ -608,6 +640,9 @@ cdef struct Cpu:
     u8 implicit          # an access of the processor itself to a system structure: EFLAGS.AC does not open SMAP
     u8 delivering        # an exception is being delivered: pushes to device memory get lost
     u64 tsc_aux
+    u64 tsc_adjust
+    u64 mcg_status
+    u64 mci_ctl[4]       # of each machine-check bank
     u64 tsc_offset       # what WRMSR made the TSC differ from now_ns() by
     u64 xcr0
     u64 apic_base
@@ -652,8 +687,13 @@ cdef struct Cpu:
     u64 until            # stop before the instruction at this RIP; ~0 for none
     u64 cpuid_features[16]       # the CPUID policy, by FEAT_* word: change it with policy_set() only
     u64 cr4_legal        # bits of CR4 that the policy allows
+    u64 cpuid_wanted[16] # what was asked for; features follow from it and from what the vcpu has
     CpuidPolicy cpuid
     u32 apic_id
+    Lapic* lapic         # NULL: none
+    ApicBusState* apic_bus
+    u64 lapic_page       # frame of the xAPIC registers; ~0: none
+    u32 wake             # an interrupt was sent to a vcpu that sleeps
     TlbEntry* tlbs[2]
     TlbNotes notes[2]    # of each TLB
     Parked parked[4]
