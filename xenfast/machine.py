@@ -25,11 +25,12 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from xenfast import _core, cpuid
+from xenfast.trace import Tracer
 
 PAGE = 4096
 LAST = (1 << 64) - 1
@@ -228,6 +229,12 @@ class Machine:
     def stop(self) -> None:
         """From a hook, or another thread: end ``run()`` with ``STOP`` before the next instruction."""
         self.cpu.kick()
+
+    def trace(self, kinds: Iterable[str], stream: TextIO, start: int | None = None, count: int | None = None) -> Tracer:
+        """Write what the CPU does to a stream ("exec", "int"), from RIP ``start`` on, ``count`` lines; ``close()`` ends it."""
+        tracer = Tracer(kinds, stream, start, count)
+        tracer.attach(self.cpu)
+        return tracer
 
     # -- snapshots ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> _core.Snapshot:

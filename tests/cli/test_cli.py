@@ -15,6 +15,8 @@ from xenfast.abi import elfnote
 from xenfast.xl.cmdtable import COMMANDS
 from xenfast.xl.main import load, main
 
+TRACE = ["trace", "trace-file", "trace-start", "trace-count"]
+
 
 def xenfast(*arguments: str, **options) -> subprocess.CompletedProcess:
     """The command in a process of its own, without a terminal."""
@@ -55,7 +57,7 @@ def test_help_of_run(capsys):
             main(arguments)
         assert end.value.code == 0
         text = capsys.readouterr().out
-        for option in "kernel ramdisk cmdline memory vcpus disk expect timeout json clock seed engine cpu".split():
+        for option in "kernel ramdisk cmdline memory vcpus disk expect timeout json clock seed engine cpu".split() + TRACE:
             assert f"--{option}" in text
 
 

@@ -16,14 +16,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from xenfast.abi import sched
 from xenfast.errors import XenfastError
 from xenfast.libxl import build, config, kernel
 from xenfast.libxl.device import Devices
+from xenfast.trace import Tracer
+from xenfast.xen import hypercall
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.time import Clock, VirtualClock
 from xenfast.xenstore.xenstored import XenStored
@@ -207,6 +209,13 @@ class Domain:
             "disks": self.host.devices.disk_stats(self.xen),
             "console_bytes": self.console.count,
         }
+
+    def trace(self, kinds: Iterable[str], stream: TextIO, start: int | None = None, count: int | None = None) -> Tracer:
+        """Write what its vcpus do to a stream ("exec", "int", "hypercall"), from RIP ``start`` on, ``count`` lines."""
+        tracer = Tracer(kinds, stream, start, count, hypercall.name_of)
+        for vcpu in self.xen.vcpus:
+            tracer.attach(vcpu.core, f"d{self.domid}v{vcpu.vcpu_id} ")
+        return tracer
 
     def __enter__(self) -> Domain:
         return self

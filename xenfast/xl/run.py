@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from xenfast import cpuid, guests
+from xenfast import cpuid, guests, trace
 from xenfast.errors import XenfastError
 from xenfast.libxl import config as config_module
 from xenfast.libxl.config import DomainConfig
@@ -65,6 +65,10 @@ def parser() -> Parser:
     p.add_argument("--clock", choices=("real", "virtual"), default="real", help="virtual: a run repeats to the bit")
     p.add_argument("--seed", metavar="N", default="0", help="seed of everything random (0)")
     p.add_argument("--engine", choices=("interp",), default="interp", help="how instructions are run")
+    p.add_argument("--trace", metavar="KINDS", help=f"write what the guest does: {', '.join(trace.KINDS)}; the first needs xenfast[trace]")
+    p.add_argument("--trace-file", metavar="FILE", help="where --trace writes (standard error)")
+    p.add_argument("--trace-start", metavar="ADDRESS", help="trace from the first instruction at this address on")
+    p.add_argument("--trace-count", metavar="N", help="trace so many lines")
     p.add_argument("--quiet", "-q", action="store_true", help="do not say how it ended when it ended well")
     p.add_argument("--verbose", "-v", action="count", default=0, help="show what xenfast logs; twice for more")
     return p
@@ -90,6 +94,7 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
     expect = _regex(options.expect)
     timeout = _number(options.timeout, "--timeout", float) if options.timeout is not None else None
     seed = _number(options.seed, "--seed", int)
+    tracing = _tracing(options)
     from xenfast.libxl import profile
     from xenfast.libxl.domain import Host
 
@@ -97,11 +102,13 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
         if options.profile:
             profile.start(host, options.symbols)
         with Terminal(options.verbose) as terminal:
-            session = Session(host, config, terminal, expect, timeout)
+            session = Session(host, config, terminal, expect, timeout, tracing)
             try:
                 session.run()
             finally:
                 report.update(session.report())
+                if tracing is not None:
+                    tracing["stream"].flush()
         if options.profile:
             report["profile"], text = profile.finish(host)
             print(text, file=sys.stderr)
@@ -121,7 +128,9 @@ class Session:
         terminal: Terminal,
         expect: re.Pattern[str] | None,
         timeout: float | None,
+        tracing: dict[str, Any] | None = None,
     ) -> None:
+        self.tracing = tracing
         self.host, self.config, self.terminal, self.expect = host, config, terminal, expect
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.timeout = timeout
@@ -156,6 +165,8 @@ class Session:
         """Create the domain and wait; True when it is to be created again."""
         domain = self.domain = self.host.create(self.config)
         self.terminal.attach(domain)
+        if self.tracing is not None:
+            domain.trace(**self.tracing)
         if self.expect is not None:
             match = domain.console.expect(self.expect, self._left(), or_end=True)
             if match is not None:
@@ -342,6 +353,27 @@ def _number(text: str, option: str, kind: type) -> Any:
     if value < 0 or value != value:
         raise XenfastError(f"{option} cannot be {text}")
     return value
+
+
+def _tracing(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The arguments of Domain.trace(), None without --trace."""
+    if options.trace is None:
+        if options.trace_file or options.trace_start or options.trace_count:
+            raise XenfastError(f"--trace says what to trace ({', '.join(trace.KINDS)})")
+        return None
+    kinds = trace.parse_kinds(options.trace)
+    if "exec" in kinds:
+        trace.disassembler()
+    try:
+        start = None if options.trace_start is None else int(options.trace_start, 0)
+    except ValueError:
+        raise XenfastError(f"--trace-start needs an address, not {options.trace_start!r}") from None
+    count = None if options.trace_count is None else _number(options.trace_count, "--trace-count", int)
+    try:
+        stream = open(options.trace_file, "w", encoding="utf-8") if options.trace_file else sys.stderr     # noqa: SIM115
+    except OSError as error:
+        raise XenfastError(f"cannot write {options.trace_file}: {error.strerror}") from None
+    return {"kinds": kinds, "stream": stream, "start": start, "count": count}
 
 
 def _regex(text: str | None) -> re.Pattern[str] | None:
