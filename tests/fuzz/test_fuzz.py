@@ -93,3 +93,20 @@ def test_string_io_with_nothing_to_do(code):
     machine.cpu.exact = False
     assert machine.run(100_000).reason is Reason.HLT
     assert machine.rax == 512
+
+
+def test_an_alignment_check_that_cannot_be_delivered():
+    """#AC whose frame is misaligned raises #AC for ever (CVE-2015-5307); run() comes back when its budget is used up."""
+    machine = Machine(memory=1 << 20, mode=32, ring=3)
+    machine.map(0x1000, 0x4000)
+    machine.write(0x1000 + 0x18, bytes.fromhex("ffff000000fbcf00") + bytes.fromhex("ffff000000f3cf00"))     # GDT: 1Bh, 23h
+    machine.write(0x2000 + 8 * 17, struct.pack("<HHHH", 0x3100, 0x1B, 0xEE00, 0))
+    machine.write(0x3000, b"\xa1\x01\x40\x00\x00")                                                          # mov eax, [0x4001]
+    machine.cpu.set_table("gdtr", 0x1000, 0x27)
+    machine.cpu.set_table("idtr", 0x2000, 0x7FF)
+    machine.cpu.set_segment("cs", 0x1B, 0, 0xFFFFFFFF, 0xC0FB)
+    machine.cpu.set_segment("ss", 0x23, 0, 0xFFFFFFFF, 0xC0F3)
+    machine.cpu.cr0 |= 1 << 18
+    machine.rip, machine.rsp, machine.rflags = 0x3000, 0x4801, 0x40002
+    assert machine.run(1000).reason is Reason.BUDGET
+    assert machine.rip == 0x3000

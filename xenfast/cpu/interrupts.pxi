@@ -30,6 +30,7 @@ cdef int deliver_by(Cpu* c, int vector, bint has_error, u32 error, int how) noex
     st = interrupt(c, vector, has_error, error, how == BY_SOFTWARE)
     if st != ST_FAULT:
         c.bp_fault = 0
+        c.delivery_depth = 0
         if vector == X_DB and how == BY_EXCEPTION:
             c.dr[7] &= ~<u64>DR7_GD             # SDM Vol. 3, 17.2.4
         return st
@@ -43,6 +44,12 @@ cdef int deliver_by(Cpu* c, int vector, bint has_error, u32 error, int how) noex
             c.exit.nr = vector
             return ST_EXIT
         fault_err(c, X_DF, 0)
+    c.delivery_depth += 1
+    if c.delivery_depth > 8:
+        # #AC whose frame is misaligned raises #AC: a processor hangs in that (CVE-2015-5307).  Back to the instruction, which
+        # faults again: as endless, but run() looks at its budget and at requests.
+        c.delivery_depth = 0
+        return ST_BRANCH
     return deliver(c)
 
 cdef inline bint contributory(int v) noexcept nogil:

@@ -639,6 +639,7 @@ cdef struct Cpu:
     u8 va_shift          # 64 - the width of canonical addresses: 16, or 7 with CR4.LA57
     u8 implicit          # an access of the processor itself to a system structure: EFLAGS.AC does not open SMAP
     u8 delivering        # an exception is being delivered: pushes to device memory get lost
+    u8 delivery_depth    # deliveries in a row that have faulted
     u64 tsc_aux
     u64 tsc_adjust
     u64 mcg_status
