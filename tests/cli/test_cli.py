@@ -175,6 +175,15 @@ class TestRunning:
         assert counted["ended"] == "poweroff" and counted["exit_status"] == 0
         assert counted["instructions"] > 1000 and counted["hypercalls"]["sched_op"] >= 1
         assert counted["wall_seconds"] > 0 and "guest_seconds" in counted and counted["disks"] == {}
+        assert counted["engine"] in ("translator", "interpreter")
+
+    def test_interpreter_only(self, tmp_path):
+        """--engine interp translates nothing, and the guest says the same."""
+        report = tmp_path / "report.json"
+        result = xenfast("run", "--engine", "interp", "--json", report)
+        assert result.returncode == 0 and "Hello from a PV guest." in result.stdout
+        counted = json.loads(report.read_text())
+        assert counted["engine"] == "interpreter" and counted["blocks_translated"] == 0
 
     def test_expect(self, tmp_path):
         """--expect: status 0 when the text is seen, 1 when the guest ends without."""

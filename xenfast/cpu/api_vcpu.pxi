@@ -35,6 +35,15 @@ def opcode_features():
     return [names.get(rows[i].feature) for i in range(n_rows)]
 
 
+def translator_works():
+    """Does this host give executable memory to translate into?"""
+    cdef Jit* j = jit_new()
+    if j == NULL:
+        return False
+    jit_free(j)
+    return True
+
+
 class GuestFault(Exception):
     """A guest address could not be read or written."""
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
+from xenfast import _core
 from xenfast.abi import sched
 from xenfast.errors import XenfastError
 from xenfast.libxl import build, config, kernel
@@ -31,7 +32,7 @@ from xenfast.xen.time import Clock, VirtualClock
 from xenfast.xenstore.xenstored import XenStored
 
 CLOCKS = {"real": Clock, "virtual": VirtualClock}
-ENGINES = ("interp",)
+ENGINES = {"auto": "auto", "translate": "translator", "interp": "interpreter"}     # as the core calls them
 DEFAULT_MEMORY = 2048           # MiB of a host; pages that nobody touches cost next to nothing
 
 
@@ -51,14 +52,16 @@ class Host:
     """One Xen machine: so much memory, a clock, domain 0 with its store and drivers."""
 
     def __init__(
-        self, memory: int = DEFAULT_MEMORY, *, clock: str = "real", seed: int = 0, engine: str = "interp"
+        self, memory: int = DEFAULT_MEMORY, *, clock: str = "real", seed: int = 0, engine: str = "auto"
     ) -> None:
         if clock not in CLOCKS:
             raise ValueError(f"the clock is 'real' or 'virtual', not {clock!r}")
         if engine not in ENGINES:
-            raise ValueError(f"there is no engine {engine!r}")
+            raise ValueError(f"the engine is 'auto', 'translate' or 'interp', not {engine!r}")
+        if engine == "translate" and not _core.translator_works():
+            raise XenfastError("this host gives no executable memory to translate into (it takes Linux on x86-64); try --engine interp")
         _check_host_memory(memory)
-        self.hypervisor = Hypervisor(memory, clock=CLOCKS[clock](), seed=seed)
+        self.hypervisor = Hypervisor(memory, clock=CLOCKS[clock](), seed=seed, engine=ENGINES[engine])
         self.store = XenStored(self.hypervisor)
         self.devices = Devices(self.hypervisor, self.store)
         self.domains: dict[str, Domain] = {}
@@ -202,6 +205,8 @@ class Domain:
             "domain": self.name,
             "memory_mib": self.config.memory,
             "vcpus": self.config.vcpus,
+            "engine": self.xen.vcpus[0].core.engine,
+            "blocks_translated": sum(vcpu.core.statistics()["translated"] for vcpu in self.xen.vcpus),
             "instructions": self.xen.instructions,
             "run_seconds": round(self._wall, 6),
             "guest_seconds": round((self.host.hypervisor.clock.now() - self.xen.created_ns) / 1e9, 6),

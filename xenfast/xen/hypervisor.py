@@ -30,10 +30,12 @@ class Hypervisor:
     ``lock`` guards everything the hypercalls in Python change: one lock, as the interpreter serialises them anyway.
     """
 
-    def __init__(self, memory_mib: int, *, clock: Clock | None = None, memory: Any = None, seed: int = 0) -> None:
+    def __init__(self, memory_mib: int, *, clock: Clock | None = None, memory: Any = None, seed: int = 0,
+                 engine: str = "auto") -> None:
         self.memory: _core.Memory = _core.Memory(memory_mib * MIB_FRAMES) if memory is None else memory
         self.clock = clock if clock is not None else Clock()
         self.seed = seed
+        self.engine = engine
         self.lock = threading.RLock()
         self.console = Console()
         self.loop = EventLoop(self.clock)
@@ -73,6 +75,7 @@ class Hypervisor:
         """What runs the instructions of a new vcpu."""
         core = _core.PvVcpu(self.memory, clock=self.clock.core, domain=vcpu.domain.core, vcpu_id=vcpu.vcpu_id)
         core.exact = self.clock.is_virtual
+        core.engine = self.engine
         core.seed = (self.seed << 24 ^ vcpu.domain.domid << 8 ^ vcpu.vcpu_id) & (1 << 64) - 1
         if vcpu.domain.cpuid is not None:
             vcpu.domain.cpuid.apply(core)

@@ -64,11 +64,12 @@ def parser() -> Parser:
     p.add_argument("--symbols", metavar="FILE", help="names for --profile: System.map, /proc/kallsyms, or an ELF image")
     p.add_argument("--clock", choices=("real", "virtual"), default="real", help="virtual: a run repeats to the bit")
     p.add_argument("--seed", metavar="N", default="0", help="seed of everything random (0)")
-    p.add_argument("--engine", choices=("interp",), default="interp", help="how instructions are run")
     p.add_argument("--trace", metavar="KINDS", help=f"write what the guest does: {', '.join(trace.KINDS)}; the first needs xenfast[trace]")
     p.add_argument("--trace-file", metavar="FILE", help="where --trace writes (standard error)")
     p.add_argument("--trace-start", metavar="ADDRESS", help="trace from the first instruction at this address on")
     p.add_argument("--trace-count", metavar="N", help="trace so many lines")
+    p.add_argument("--engine", choices=("auto", "translate", "interp"), default="auto",
+                   help="hot code is translated to host code, or all is interpreted (auto: as the host allows)")
     p.add_argument("--quiet", "-q", action="store_true", help="do not say how it ended when it ended well")
     p.add_argument("--verbose", "-v", action="count", default=0, help="show what xenfast logs; twice for more")
     return p
