@@ -19,7 +19,7 @@ cdef void fill(Emit* e, i32 at) noexcept nogil:
             load(e, HREG[n], addr(H_ENV, 8 * n + at))
 
 cdef void move_xmm(Emit* e, u8 opc, i32 at, int level) noexcept nogil:
-    """All sixteen, XMM (level 1) or YMM (2): 10 loads, 11 stores.  Upper halves stay 0 while only XMM is used: SSE then has nothing to merge."""
+    """All sixteen, XMM (level 1) or YMM (2): 10 loads, 11 stores.  While only XMM is used the upper halves are 0: nothing to merge."""
     cdef VexOp v
     cdef int n
     v.map_, v.pp, v.w, v.l, v.opc = 1, 0, 0, 1, opc
