@@ -15,6 +15,7 @@ ctypedef void (*handler_t)(Cpu*, Insn*) noexcept nogil
 include "cpu/host.pxi"          # what is needed of the compiler and libc
 include "cpu/flags.pxi"         # RFLAGS, lazily
 include "cpu/memory.pxi"        # machine memory and the frame table
+include "cpu/mmu_trace.pxi"     # what the MMU does, for traces
 include "cpu/tlb.pxi"           # linear -> host, as last walked; flushes
 include "cpu/snapshot.pxi"      # what has been written since a snapshot
 include "cpu/mmu.pxi"           # the page walk

@@ -231,7 +231,7 @@ class Machine:
         self.cpu.kick()
 
     def trace(self, kinds: Iterable[str], stream: TextIO, start: int | None = None, count: int | None = None) -> Tracer:
-        """Write what the CPU does to a stream ("exec", "int"), from RIP ``start`` on, ``count`` lines; ``close()`` ends it."""
+        """Write what the CPU does to a stream ("exec", "int", "mmu"), from RIP ``start`` on, ``count`` lines; ``close()`` ends it."""
         tracer = Tracer(kinds, stream, start, count)
         tracer.attach(self.cpu)
         return tracer

@@ -1,6 +1,7 @@
 """``--trace`` and the tracer behind it."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -71,8 +72,26 @@ def test_run_traces_a_guest(tmp_path):
     assert any(": mov " in line for line in lines) and any(line.startswith("d1v0 hypercall ") for line in lines)
 
 
+def test_mmu_results_and_symbols(tmp_path):
+    """Of a guest: walks and flushes, what hypercalls return, and names of places from --symbols."""
+    pytest.importorskip("capstone")
+    out, names = tmp_path / "trace", tmp_path / "System.map"
+    names.write_text("ffffffff80000000 T setup\nffffffff80000181 T start\n")
+    done = xenfast("run", "--trace", "exec,hypercall,mmu", "--trace-file", out, "--symbols", names, "--clock", "virtual")
+    assert done.returncode == 0, done.stderr
+    lines = out.read_text().splitlines()
+    assert any(re.fullmatch(r"d1v0 mmu fetch [0-9a-f]{16} -> [0-9a-f]{16} frame 0x[0-9a-f]+ u[w-]x- 4K", line) for line in lines)
+    calls = [line for line in lines if line.startswith("d1v0 hypercall console_io(")]
+    results = [line for line in lines if re.fullmatch("d1v0 hypercall console_io = 0x[0-9a-f]+", line)]
+    assert len(calls) == len(results) > 0
+    first = next(i for i, line in enumerate(lines) if line in results)
+    assert "syscall" in lines[first - 2] and lines[first - 1] == calls[0] and "<start+" in lines[first + 1]
+    assert any(line.startswith("d1v0 ffffffff80000181 <start+0x0>: ") for line in lines)
+    assert any(line.startswith("d1v0 ffffffff80000004 <setup+0x4>: ") for line in lines)
+
+
 @pytest.mark.parametrize(("arguments", "says"), [
-    (["--trace", "mmu"], "there is no trace of 'mmu' (exec, int, hypercall)"),
+    (["--trace", "cache"], "there is no trace of 'cache' (exec, int, hypercall, mmu)"),
     (["--trace-count", "5"], "--trace says what to trace"),
     (["--trace", "int", "--trace-start", "here"], "--trace-start needs an address, not 'here'"),
 ])  # fmt: skip

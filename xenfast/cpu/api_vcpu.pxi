@@ -16,6 +16,10 @@ STAT_NAMES = ("blocks_decoded", "instructions_decoded", "lookups", "tlb_fills", 
               "cache_flushes", "hypercalls", "translated")
 
 
+MMU_KINDS = ("read", "write", "fetch", "flush all", "flush non-global", "flush page", "flush kernel", "flush user", "flush pcid",
+             "switch to pcid")
+
+
 def host_cpuid(u32 leaf, u32 sub=0):
     """(EAX, EBX, ECX, EDX) of the host's own CPUID; None where there is none, or no such leaf."""
     cdef u32[4] r
@@ -147,6 +151,7 @@ cdef class Vcpu:
     cdef u32 next_hook
     cdef HookRule stops[STOPS]              # addresses that run() has been asked to stop at, lately
     cdef u32 n_stops
+    cdef object mmu_reader                  # called when run() returns and there are MMU events
 
     def __cinit__(self, Memory memory, physmap=None, clock=None, *args, **kwargs):
         cdef MachineClock k = clock if clock is not None else MachineClock()
@@ -189,6 +194,7 @@ cdef class Vcpu:
         if self.c.mem != NULL:
             mem_remove_vcpu(self.c.mem, self.c)
         release(self.c.profile, sizeof(Profile))
+        release(self.c.mmu_trace, sizeof(MmuTrace))
         if self.apic_bus is not None:
             (<ApicBus>self.apic_bus).forget(self.c)
         free(self.c.lapic)
@@ -415,10 +421,11 @@ cdef class Vcpu:
         while True:
             with nogil:
                 reason = run(c, budget - <i64>(c.icount - start))
-            if reason != EXIT_HOOK:
-                return reason
-            reason = answer_hooks(self, c)
+            if reason == EXIT_HOOK:
+                reason = answer_hooks(self, c)
             if reason != EXIT_NONE:
+                if unlikely(c.mmu_trace != NULL) and c.mmu_trace.n:
+                    self.mmu_reader()
                 return reason
 
     # -- registers ----------------------------------------------------------------------------------------------------
@@ -746,6 +753,40 @@ cdef class Vcpu:
         samples = [(p.slot[i].rip, p.slot[i].ns, p.slot[i].count, bool(p.slot[i].user), bool(p.slot[i].translated))
                    for i in range(PROFILE_SLOTS) if p.slot[i].count]
         return samples, {i: (p.call_n[i], p.call_ns[i]) for i in range(64) if p.call_n[i]}, p.lost_ns
+
+    def trace_mmu(self, reader):
+        """Keep page walks and flushes for mmu_events(); reader() is called whenever run() returns and there are any.  None: no more."""
+        check_not_running(self.c)
+        release(self.c.mmu_trace, sizeof(MmuTrace))
+        self.c.mmu_trace, self.mmu_reader = NULL, reader
+        if reader is not None:
+            tlb_flush(self.c)
+            self.c.mmu_trace = <MmuTrace*>reserve(sizeof(MmuTrace))
+            if self.c.mmu_trace == NULL:
+                raise MemoryError
+
+    @property
+    def mmu_traced(self):
+        """Are they kept?"""
+        return self.c.mmu_trace != NULL
+
+    def mmu_events(self):
+        """([(kind, linear, physical, machine frame, rights, log2 of the page's size)], number of older ones that are lost) since the last
+        call.  Kinds: MMU_KINDS; the rights are as in "uwxg", with "-" for what is not given.
+        """
+        cdef MmuTrace* t = self.c.mmu_trace
+        cdef u64 i, lost
+        cdef MmuEvent* e
+        events = []
+        if t == NULL:
+            return events, 0
+        lost = t.n - MMU_EVENTS if t.n > MMU_EVENTS else 0
+        for i in range(lost, t.n):
+            e = &t.event[i & (MMU_EVENTS - 1)]
+            rights = "".join(letter if e.rights >> bit & 1 else "-" for bit, letter in enumerate("uwxg"))
+            events.append((MMU_KINDS[e.kind], e.lin, e.pa, e.mfn, rights, e.shift))
+        t.n = 0
+        return events, lost
 
     def statistics(self):
         """Counters of the engine, by name."""

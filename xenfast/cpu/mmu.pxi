@@ -257,6 +257,19 @@ cdef int walk(Cpu* c, u64 cr3, u64 lin, int access, bint user, Walk* w) noexcept
             st = walk_32(c, cr3, lin, access, user, w)
     return st
 
+cdef void trace_fill(Cpu* c, u64 page, int access, u64 mfn, bint rom, Walk* w) noexcept nogil:
+    """For traces: a walk has succeeded (mmu_trace.pxi)."""
+    cdef u32 rights = MMU_USER if w.user else 0
+    if not c.in_run and not c.delivering:
+        return
+    if w.rights & MAY_WRITE and not rom:
+        rights |= MMU_WRITABLE
+    if w.rights & MAY_EXEC:
+        rights |= MMU_EXECUTABLE
+    if w.global_:
+        rights |= MMU_GLOBAL
+    mmu_event(c, MMU_FILL + access, page, w.pa & ~<u64>4095, mfn, rights, w.shift)
+
 cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     """Host address of lin for one access within its page.  ST_OK, ST_FAULT (#PF raised), or ST_MMIO.
 
@@ -294,6 +307,8 @@ cdef int translate(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
         return ST_MMIO
     if access == ACC_WRITE:
         about_to_write(c.mem, mfn)
+    if unlikely(c.mmu_trace != NULL):
+        trace_fill(c, page, access, mfn, rom, &w)
     if unlikely(c.bp_on & BP_LOOK) and access != ACC_EXEC and watched_page(c, page):
         return ST_OK                              # every access is looked at (debug.pxi)
     if w.user and not user and c.cr4 & CR4_SMAP:

@@ -363,6 +363,38 @@ cdef struct Profile:
     u64 call_n[64]
     ProfileSlot slot[1 << 15]
 
+# What the MMU does (mmu_trace.pxi).
+cdef enum:
+    MMU_EVENTS = 4096
+
+cdef enum:               # MmuEvent.kind
+    MMU_FILL = 0         # ACC_READ, ACC_WRITE, ACC_EXEC: a walk for such an access has succeeded
+    MMU_FLUSH_ALL = 3
+    MMU_FLUSH_LOCAL = 4  # what is not global
+    MMU_FLUSH_PAGE = 5
+    MMU_FLUSH_KERNEL = 6  # one of the two TLBs of a PV guest
+    MMU_FLUSH_USER = 7
+    MMU_FLUSH_PCID = 8
+    MMU_SWITCH_PCID = 9
+
+cdef enum:               # MmuEvent.rights
+    MMU_USER = 1
+    MMU_WRITABLE = 2
+    MMU_EXECUTABLE = 4
+    MMU_GLOBAL = 8
+
+cdef struct MmuEvent:
+    u64 lin              # the page; of MMU_*_PCID: the PCID
+    u64 pa
+    u64 mfn
+    u32 kind
+    u16 rights
+    u16 shift            # log2 of the page's size
+
+cdef struct MmuTrace:
+    u64 n                # events since they were read
+    MmuEvent event[4096]
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Hooks of tools (hooks.pxi).
 cpdef enum HookKind:     # HookRule.kind; Cpu.hook_on has the kinds there are
@@ -737,3 +769,4 @@ cdef struct Cpu:
     u64 seen_icount
     u64 seen_count
     Profile* profile     # NULL: off
+    MmuTrace* mmu_trace  # NULL: off

@@ -139,6 +139,7 @@ cdef void tlb_clear(TlbEntry* tlb, TlbNotes* n) noexcept nogil:
 cdef void tlb_flush(Cpu* c) noexcept nogil:
     """Everything, of every PCID, global or not."""
     cdef int i
+    mmu_flushed(c, MMU_FLUSH_ALL, 0)
     sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
     for i in range(PARKED):
@@ -150,6 +151,7 @@ cdef void tlb_flush(Cpu* c) noexcept nogil:
 
 cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
     """One of the two TLBs: a PV guest has loaded the CR3 of one mode.  It has no global translations."""
+    mmu_flushed(c, MMU_FLUSH_USER if index else MMU_FLUSH_KERNEL, 0)
     sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
     tlb_clear(c.tlbs[index], &c.notes[index])
@@ -160,6 +162,7 @@ cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
 cdef void tlb_flush_local(Cpu* c) noexcept nogil:
     """What MOV CR3 forgets: the translations of the current PCID that are not global."""
     cdef int i
+    mmu_flushed(c, MMU_FLUSH_LOCAL, 0)
     sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
     for i in range(2):
@@ -187,6 +190,7 @@ cdef void tlb_forget_page(Cpu* c, TlbEntry* tlb, TlbNotes* n, u64 lin) noexcept 
 cdef void tlb_flush_page(Cpu* c, u64 lin) noexcept nogil:
     """INVLPG: the page in the current PCID, and in all of them where it is global (which is: everywhere)."""
     cdef int i
+    mmu_flushed(c, MMU_FLUSH_PAGE, lin & ~<u64>4095)
     sites_forget(c)
     for i in range(2):
         tlb_forget_page(c, c.tlbs[i], &c.notes[i], lin)
@@ -244,6 +248,7 @@ cdef void pcid_switch(Cpu* c, u64 old, u64 new, bint keep) noexcept nogil:
         if not keep:
             tlb_flush_local(c)
         return
+    mmu_flushed(c, MMU_SWITCH_PCID if keep else MMU_FLUSH_PCID, new)
     c.stat[STAT_TLB_FLUSHES] += 1
     tlb_clear_local(c.tlbs[0], &c.notes[0])
     if c.notes[0].jc_local:
@@ -275,6 +280,7 @@ cdef void pcid_forget(Cpu* c, u64 pcid) noexcept nogil:
     """What is not global of one PCID, which need not be the current one."""
     cdef Parked* p = pcid_parked(c, pcid)
     if p != NULL:
+        mmu_flushed(c, MMU_FLUSH_PCID, pcid)
         p.pcid = PCID_NONE
     if pcid == c.cr3 & CR3_PCID or not c.cr4 & CR4_PCIDE:
         tlb_flush_local(c)
@@ -291,6 +297,7 @@ cdef void pcid_forget_page(Cpu* c, u64 pcid, u64 lin) noexcept nogil:
     cdef Parked* p = pcid_parked(c, pcid)
     sites_forget(c)
     if p != NULL:
+        mmu_flushed(c, MMU_FLUSH_PAGE, lin & ~<u64>4095)
         tlb_forget_page(c, p.tlb, &p.notes, lin)
     elif pcid == c.cr3 & CR3_PCID or not c.cr4 & CR4_PCIDE:
         tlb_flush_page(c, lin)

@@ -28,6 +28,7 @@ from xenfast.libxl.device import Devices
 from xenfast.trace import Tracer
 from xenfast.xen import hypercall
 from xenfast.xen.hypervisor import Hypervisor
+from xenfast.xen.profile import Symbols
 from xenfast.xen.time import Clock, VirtualClock
 from xenfast.xenstore.xenstored import XenStored
 
@@ -215,9 +216,10 @@ class Domain:
             "console_bytes": self.console.count,
         }
 
-    def trace(self, kinds: Iterable[str], stream: TextIO, start: int | None = None, count: int | None = None) -> Tracer:
-        """Write what its vcpus do to a stream ("exec", "int", "hypercall"), from RIP ``start`` on, ``count`` lines."""
-        tracer = Tracer(kinds, stream, start, count, hypercall.name_of)
+    def trace(self, kinds: Iterable[str], stream: TextIO, start: int | None = None, count: int | None = None,
+              symbols: Symbols | None = None) -> Tracer:
+        """Write what its vcpus do to a stream ("exec", "int", "hypercall", "mmu"), from RIP ``start`` on, ``count`` lines."""
+        tracer = Tracer(kinds, stream, start, count, hypercall.name_of, symbols.place if symbols is not None else None)
         for vcpu in self.xen.vcpus:
             tracer.attach(vcpu.core, f"d{self.domid}v{vcpu.vcpu_id} ")
         return tracer

@@ -37,6 +37,11 @@ class Symbols:
             return ""
         return self.names[i]
 
+    def place(self, address: int) -> str:
+        """name+offset, or nothing."""
+        name = self.name(address)
+        return f"{name}+{address - self.addresses[bisect.bisect_right(self.addresses, address) - 1]:#x}" if name else ""
+
 
 class Profiler:
     """Counts for all domains of a hypervisor."""

@@ -61,7 +61,7 @@ def parser() -> Parser:
     p.add_argument("--timeout", metavar="SECONDS", help="end with status 1 after so much time")
     p.add_argument("--json", metavar="FILE", help="write how it ended and what was counted")
     p.add_argument("--profile", action="store_true", help="say where the time went: on standard error, and in the JSON file")
-    p.add_argument("--symbols", metavar="FILE", help="names for --profile: System.map, /proc/kallsyms, or an ELF image")
+    p.add_argument("--symbols", metavar="FILE", help="names for --profile and --trace: System.map, /proc/kallsyms, or an ELF image")
     p.add_argument("--clock", choices=("real", "virtual"), default="real", help="virtual: a run repeats to the bit")
     p.add_argument("--seed", metavar="N", default="0", help="seed of everything random (0)")
     p.add_argument("--trace", metavar="KINDS", help=f"write what the guest does: {', '.join(trace.KINDS)}; the first needs xenfast[trace]")
@@ -374,7 +374,10 @@ def _tracing(options: argparse.Namespace) -> dict[str, Any] | None:
         stream = open(options.trace_file, "w", encoding="utf-8") if options.trace_file else sys.stderr     # noqa: SIM115
     except OSError as error:
         raise XenfastError(f"cannot write {options.trace_file}: {error.strerror}") from None
-    return {"kinds": kinds, "stream": stream, "start": start, "count": count}
+    from xenfast.libxl import profile
+
+    symbols = profile.symbols(options.symbols) if options.symbols else None
+    return {"kinds": kinds, "stream": stream, "start": start, "count": count, "symbols": symbols}
 
 
 def _regex(text: str | None) -> re.Pattern[str] | None:
