@@ -105,6 +105,8 @@ cdef bint gen_insn(Emit* e, Insn* o, const u8* code, u32 before, u32 after, u32 
     flag_use(o, &read, &write)
     if row_sse[o.op].ok and rows[o.op].attrs & (A_SSE | A_AVX):
         return gen_sse(e, o, code, before, after, write)
+    if row_x87[o.op]:
+        return gen_x87(e, o, code, before, after, read, write)
     if r.needs & ~e.j.host:
         return False
     if kind == JK_MODRM:
@@ -219,6 +221,12 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
         return False
     put_rr(e, 8, 0, 0, 0x85, H_BUDGET, H_BUDGET, 0)
     out2 = jump_if(e, 8)
+    if uses_x87(first, n):
+        put_mi1(e, 4, 0x80, 7, env(e, &c.fx_in), 0)
+        skip = jump_if(e, 5)
+        move_imm(e, H_T0, <u64>head)
+        call_to(e, j.load_x87)
+        patch(skip, e.p)
     vectors = uses_vectors(j, first, n)
     if vectors:
         put_mi1(e, 4, 0x80, 7, env(e, &c.xmm_in), vectors)

@@ -73,6 +73,7 @@ cdef JitRule jit_rules[RULE_MAX]
 cdef int n_jit_rules = 1
 cdef u8 row_rule[ROW_MAX]
 cdef SseShape row_sse[ROW_MAX]
+cdef u8 row_x87[ROW_MAX]
 
 cdef JitRule* rule(exec_t ex, int kind) noexcept:
     global n_jit_rules
@@ -192,6 +193,7 @@ cdef void bind_rules() noexcept:
     cdef int i, k
     for i in range(n_rows):
         row_rule[i] = 0
+        row_x87[i] = x87_in_line(i)
         if rows[i].attrs & (A_SSE | A_AVX):
             sse_shape(i)
             continue

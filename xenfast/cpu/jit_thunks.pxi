@@ -49,6 +49,14 @@ cdef void if_xmm_in(Emit* e, i32 at, u8 opc) noexcept nogil:
     patch(done, e.p)
     patch(none, e.p)
 
+cdef void if_fx_in(Emit* e, i32 at, int ext) noexcept nogil:
+    """When the guest's x87 state is in the host's FPU: FNSAVE (6) or FRSTOR (4)."""
+    cdef u32* skip
+    put_mi1(e, 4, 0x80, 7, addr(H_ENV, env(e, &e.c.fx_in).disp + at), 0)
+    skip = jump_if(e, 4)
+    put_rm(e, 4, 0, 0, 0xDD, ext, addr(H_ENV, env(e, <void*>e.c.fx_image).disp + at), 0)
+    patch(skip, e.p)
+
 cdef void leave_host(Emit* e) noexcept nogil:
     """RSP = the host's stack: pop what jit_enter pushed and return to it."""
     cdef int* order = [15, 14, 13, 12, 5, 3]
@@ -65,6 +73,7 @@ cdef void emit_call(Emit* e, void* function) noexcept nogil:
     cdef u32* again
     spill(e, 8)
     if_xmm_in(e, 8, 0x11)
+    if_fx_in(e, 8, 6)
     lea(e, 7, addr(4, 8))                                       # rdi = Cpu
     move(e, 6, H_T0)
     move(e, 2, H_T1)
@@ -91,6 +100,7 @@ cdef void emit_call(Emit* e, void* function) noexcept nogil:
     put_rr(e, 4, 0, 0, 0x89, 0, H_T1, 0)
     fill(e, 8)
     if_xmm_in(e, 8, 0x10)
+    if_fx_in(e, 8, 4)
     b1(e, 0xC3)
 
 cdef void emit_load(Emit* e, int level, u8* exit_) noexcept nogil:
@@ -155,6 +165,7 @@ cdef void emit_thunks(Jit* j) noexcept nogil:
     exit_ = e.p
     put_mi4(e, 4, 0xC7, 0, env(e, &e.c.status), ST_BRANCH)
     if_xmm_in(e, 0, 0x11)
+    if_fx_in(e, 0, 6)
     put_mi1(e, 4, 0xC6, 0, env(e, &e.c.xmm_in), 0)
     spill(e, 0)
     load(e, 4, env(e, &e.c.jit_rsp))
@@ -180,6 +191,8 @@ cdef void emit_thunks(Jit* j) noexcept nogil:
     emit_load(e, 1, exit_)
     j.load_ymm = e.p
     emit_load(e, 2, exit_)
+    j.load_x87 = e.p
+    emit_call(e, <void*>jit_x87_in)
     j.used = j.first = <u32>(e.p - j.rw)
 
 # ---- the C side -----------------------------------------------------------------------------------------------------
@@ -241,7 +254,11 @@ cdef void translate_again(Cpu* c, Insn* o) noexcept nogil:
 cdef u64 jit_exec(Cpu* c, Insn* o, u64 info) noexcept nogil:
     """One instruction by its exec function.  0: go on behind it; JIT_OUT; or the code of the block that is next."""
     cdef i64 counted = (info >> INFO_COUNTED) & 0xFF
+    cdef bint x87 = c.fx_in != 0
     cdef int st
+    if x87:
+        x87_unpack(c)
+        c.fx_in = 0
     c.r[R_RIPBASE] = c.jit_page + (info & 0xFFF)
     set_arith(c, flags_from_native(c.fl_nat))
     c.budget += counted
@@ -249,9 +266,14 @@ cdef u64 jit_exec(Cpu* c, Insn* o, u64 info) noexcept nogil:
     if st == ST_OK:
         st = o.ex(c, o)
     if likely(st == ST_OK and c.code_hit == 0) and not (c.xmm_in and (fp_unmasked(c) or c.xmm_in == 2 and not avx_on(c))):
-        c.budget -= counted
-        c.fl_nat = flags_to_native(get_arith(c))
-        return 0
+        if x87 and c.fcw & FCW_MASKS == FCW_MASKS and not c.fsw & FSW_ES and not c.cr0 & (CR0_EM | CR0_TS):
+            x87_pack(c)
+            c.fx_in = 1
+            x87 = False
+        if likely(not x87):
+            c.budget -= counted
+            c.fl_nat = flags_to_native(get_arith(c))
+            return 0
     c.xmm_in = 0
     leave(c, o, st)
     if c.status == ST_BRANCH:
@@ -296,6 +318,9 @@ cdef void T_JIT(Cpu* c, Insn* o) noexcept nogil:
     c.jit_want = NO_INSN
     c.jit_bail = NULL
     (<jit_enter_t>c.jit.enter)(c, <void*>o.disp)
+    if c.fx_in:
+        x87_unpack(c)
+        c.fx_in = 0
     if c.fl_nat:
         set_arith(c, flags_from_native(c.fl_nat))
         c.fl_nat = 0

@@ -308,6 +308,7 @@ cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
     u8* exec_
     u8* load_xmm
     u8* load_ymm
+    u8* load_x87
     u8* refill
     u32 n_sites
     u32 site_use[1 << 16]    # size of the access in bits 0-7, write in bit 8, misses above
@@ -619,6 +620,8 @@ cdef struct Cpu:
     u32 jit_want         # arena index of a branch that would like to be linked, or NO_INSN
     Insn* jit_bail       # head of a block that its handlers must run
     Jit* jit             # NULL: interpreter only
+    u64 fx_in            # the guest's x87 registers are in the host's FPU
+    u8 fx_image[112]     # as FNSAVE and FRSTOR have them
     u64 xmm_in           # the guest's XMM registers are in the host's
     # Arithmetic flags, lazily (cpu/flags.pxi)
     u64 fl_res
