@@ -33,6 +33,8 @@ cdef inline void flag_use(Insn* o, u32* read, u32* write) noexcept nogil:
             read[0] = 0
     elif counted_by_cl(o.ex):
         read[0] = write[0] = 0
+    elif row_x87[o.op]:
+        write[0] = 0                 # FCOMI leaves them alone when the comparison is invalid and that is not masked
     elif o.ex == HOOK_SITE or row_rule[o.op] == 0 and o.op != ROW_HOOK and not rows[o.op].attrs & (A_SSE | A_AVX | A_FPU):
         read[0] = F_ALL              # it may leave run(), and a tool may look
 
@@ -106,7 +108,7 @@ cdef bint gen_insn(Emit* e, Insn* o, const u8* code, u32 before, u32 after, u32 
     if row_sse[o.op].ok and rows[o.op].attrs & (A_SSE | A_AVX):
         return gen_sse(e, o, code, before, after, write)
     if row_x87[o.op]:
-        return gen_x87(e, o, code, before, after, read, write)
+        return gen_x87(e, o, code, before, after, read, rows[o.op].fl_write)
     if r.needs & ~e.j.host:
         return False
     if kind == JK_MODRM:
