@@ -14,7 +14,8 @@ TEMPLATES = """
 fld st({i}) | fxch st({i}) | fadd st, st({i}) | fmulp st({i}), st | fsub st({i}), st | fdivr st, st({i}) | fchs | fabs | fsqrt | frndint
 fld1 | fldpi | fldz | fild dword ptr [rsi+{d}] | fild qword ptr [rsi+{d}] | fld dword ptr [rsi+{d}] | fld qword ptr [rsi+{d}]
 fld tbyte ptr [rsi+{d}] | fstp tbyte ptr [rsi+{d}] | fst dword ptr [rsi+{d}] | fstp qword ptr [rsi+{d}] | fistp dword ptr [rsi+{d}]
-fistp qword ptr [rsi+{d}] | fisttp word ptr [rsi+{d}] | fadd qword ptr [rsi+{d}] | fimul word ptr [rsi+{d}] | fcomi st, st({i}); seta bl; fxam
+fistp qword ptr [rsi+{d}] | fisttp word ptr [rsi+{d}] | fadd qword ptr [rsi+{d}] | fimul word ptr [rsi+{d}]
+fcomi st, st({i}); seta bl; fxam
 fucomip st, st({i}); setp cl; fxam | fcmovb st, st({i}); fxam | fxam; fnstsw ax | ftst; fnstsw ax | fprem | fscale | fxtract; fstp st(0)
 fnstcw [rsi+{d}] | fincstp | fdecstp | ffree st({i}) | fnclex | fldcw [rdi] | fldcw [rdi+2] | fsin | fnstenv [rdi+64]; fldenv [rdi+64]
 add r8, rbx; cmp r8, r9 | xor r9, rax | addsd xmm0, xmm1 | fwait
