@@ -691,8 +691,10 @@ cdef class Vcpu:
         return self.c.fcw, self.c.fsw, self.c.ftw, [(self.c.st[i].se, self.c.st[i].man) for i in range(8)]
 
     def set_x87(self, u16 fcw, u16 fsw, u8 ftw, registers):
+        """As FRSTOR loads them: ES and B follow from the exceptions and their masks."""
         cdef int i
-        self.c.fcw, self.c.fsw, self.c.ftw = fcw, fsw, ftw
+        self.c.fsw, self.c.ftw = fsw, ftw
+        set_fcw(self.c, fcw)
         for i in range(8):
             self.c.st[i].se, self.c.st[i].man = registers[i]
 
