@@ -46,7 +46,7 @@ def undefined(case: Case, board: play.Board) -> tuple[int, bool]:
                 continue
             went = v.rip - before
             if mask and (flags_of(instruction.rflags_read) & mask or not 0 < went <= 15):
-                seen = True                                                 # read, pushed (a handler may begin at what faults), or we cannot tell
+                seen = True                                                 # read, pushed (a handler may be what faults), or we cannot tell
             counted = any(byte in COUNTED for byte in board.view[at : at + 4]) or instruction.has_rep_prefix or instruction.has_repne_prefix
             if not counted:
                 mask &= ~flags_of(instruction.rflags_modified)
