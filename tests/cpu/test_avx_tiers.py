@@ -1,7 +1,7 @@
 """SSE and AVX mixed at random mean the same in every tier: stepped one by one, as threaded blocks, as translated code.
 
-The translator keeps XMM registers in the host's, and leaves everything with a VEX prefix to its exec function: what each does to
-the halves the other one holds is what is looked for here.
+The translator keeps XMM registers, or whole YMM registers, in the host's, and calls the exec functions of some instructions: what each
+does to the halves the other one holds is what is looked for here.
 """
 
 import random

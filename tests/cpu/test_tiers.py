@@ -1,6 +1,7 @@
 """Threaded handlers and exec functions give the same result, flags included, on generated code."""
 
 import random
+import threading
 
 import pytest
 
@@ -132,3 +133,26 @@ def test_threaded_handlers_mean_what_the_exec_functions_mean(seed):
     assert fast.cpu.instructions == slow.cpu.instructions
     assert fast.read(DATA, 0x2000) == slow.read(DATA, 0x2000)
     assert fast.read(STACK, 0x2000) == slow.read(STACK, 0x2000)
+
+
+BACK_AND_FORTH = bytes.fromhex("48ff05") + (0x1000 - 7 - 0x50).to_bytes(4, "little")     # inc qword [CODE + 0x1000]
+
+
+def test_a_loop_of_followed_jumps_looks_for_requests():
+    """A loop whose only backward branch is a jump that was left out of its block still stops when another thread asks."""
+    m = Machine(8 << 20, virtual=True)
+    m.map(CODE, 0x2000)
+    m.cpu.hot_after = 1
+    back = BACK_AND_FORTH + b"\x48\x85\xdb" + b"\x0f\x84"                                 # test rbx, rbx; jz near
+    m.write(CODE + 0x50, back + (0x100 - 0x50 - len(back) - 4).to_bytes(4, "little") + b"\xf4")
+    m.write(CODE + 0x100, b"\xe9" + (0x50 - 0x105).to_bytes(4, "little", signed=True))   # jmp near, backward
+    m.rip, m.rbx = CODE + 0x100, 0
+    stops = []
+    runner = threading.Thread(target=lambda: stops.append(m.run(4_000_000_000).reason))
+    runner.start()
+    counter = m.memory.view(m._pages[(CODE + 0x1000) >> 12], readonly=True)
+    while runner.is_alive() and int.from_bytes(counter[:8], "little") < 100_000:
+        pass
+    m.cpu.kick()
+    runner.join()
+    assert stops == [Reason.STOP]

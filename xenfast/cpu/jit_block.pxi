@@ -130,9 +130,9 @@ cdef bint gen_insn(Emit* e, Insn* o, const u8* code, u32 before, u32 after, u32 
         return gen_pop(e, o, before, after)
     if kind == JK_LEAVE:
         return gen_leave(e, o, before, after)
-    if kind == JK_JMP:
+    if kind == JK_JMP and o.size == 8:
         gen_jump(e, o, after)
-        return o.size == 8
+        return True
     if kind == JK_JMP_IND:
         return gen_jump_indirect(e, o, before)
     if kind == JK_CALL:
@@ -188,17 +188,36 @@ cdef int block_length(Cpu* c, Block* b) noexcept nogil:
 
 cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
     """Host code for a decoded block; False when it is not for translation, or the code memory is full."""
+    cdef Insn* first = c.cache.arena + b.first + 1
+    cdef int n = block_length(c, b)
+    if not b.mode & MODE_64 or n == 0:
+        return False
+    mark_polls(first, n)
+    if write_block(c, b, first, n):
+        return True
+    memset(c.jit.site + b.first + 1, 0, sizeof(u32) * (n + 1))    # what was begun is overwritten: no branch of it may be patched
+    return False
+
+cdef void mark_polls(Insn* first, int n) noexcept nogil:
+    cdef int i
+    cdef bint back = first.off < 0
+    for i in range(n):
+        back = back or i and first[i].off < first[i - 1].off
+        if back:
+            first[i].prefix |= PFX_POLL
+
+cdef bint write_block(Cpu* c, Block* b, Insn* first, int n) noexcept nogil:
+    """The code of translate_block()."""
     cdef Jit* j = c.jit
     cdef Emit emit
     cdef Emit* e = &emit
     cdef Insn* head = c.cache.arena + b.first
-    cdef Insn* first = head + 1
     cdef Insn* o
     cdef const u8* host = c.mem.host + b.maddr
     cdef u32 before[MAX_BLOCK + 1]
     cdef u32 after[MAX_BLOCK + 1]
     cdef u32 taken[MAX_BLOCK + 1]
-    cdef int n = block_length(c, b), i, vectors
+    cdef int i, vectors
     cdef bint strict = c.strict or hooks_call(c), ended = False
     cdef u32* out1
     cdef u32* out2
@@ -206,8 +225,6 @@ cdef bint translate_block(Cpu* c, Block* b) noexcept nogil:
     cdef u8* entry
     if j.used + JIT_ROOM > j.size:
         j.full = 1
-        return False
-    if not b.mode & MODE_64 or n == 0:
         return False
     liveness(c, b, host, first, n, strict, before, after, taken)
     e.c, e.j, e.b = c, j, b

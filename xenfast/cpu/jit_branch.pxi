@@ -50,9 +50,12 @@ cdef u8* linked_code(Emit* e, Insn* o) noexcept nogil:
     return jit_target(e.j, o, o.link)
 
 cdef inline u8* jit_target(Jit* j, Insn* o, Insn* head) noexcept nogil:
-    """Entry of a translated block for branch o: a backward branch looks for requests of others (in the writable mapping)."""
+    """Entry of a translated block for branch o (in the writable mapping).
+
+    Every loop must look for requests of others somewhere: its backward branch does, or what is behind a backward jump that was followed.
+    """
     cdef u8* poll = j.rw + (<u8*>head.disp - j.rx)
-    return poll if o.imm <= o.off else poll + POLL_BYTES
+    return poll if o.imm <= o.off or o.prefix & PFX_POLL else poll + POLL_BYTES
 
 cdef void gen_direct(Emit* e, Insn* o, u32* at) noexcept nogil:
     """The jump at this rel32 goes to o's target, now or as soon as it is translated."""

@@ -21,7 +21,7 @@ cdef extern from *:
         if (*rw != MAP_FAILED) munmap(*rw, n);
         if (*rx != MAP_FAILED) munmap(*rx, n);
         return -1; }
-    /* Beyond x86-64s baseline: bit 0 SSSE3, SSE4, AES, PCLMULQDQ; bit 1 POPCNT, LZCNT, BMI; bit 2 AVX2, FMA (and F16C) */
+    /* Beyond the baseline: bit 0 SSSE3, SSE4, AES, PCLMULQDQ; bit 1 POPCNT, LZCNT, BMI; bit 2 AVX2, FMA (and F16C) */
     static unsigned xf_host_features(void) {
         unsigned f = 0;
         __builtin_cpu_init();

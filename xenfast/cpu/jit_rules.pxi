@@ -24,7 +24,6 @@ cdef enum:               # JitRule.kind
     JK_BSWAP = 17
     JK_DIV = 18
     JK_IDIV = 19
-    JK_REP = 20
 
 cdef enum:               # JitRule.flags
     JR_ACC = 1           # the E operand is the accumulator
@@ -63,7 +62,6 @@ cdef struct SseShape:
     u8 aligned
     u8 stores            # the first operand is memory or W
     u8 gpr               # 1: ModRM.reg is a general register, 2: ModRM.rm is
-    u8 needs
 
 cdef enum:
     RULE_MAX = 160

@@ -208,7 +208,7 @@ cdef struct Exit:
 cdef struct JumpEntry:   # indirect targets and page-crossing jumps: RIP (salted with the mode) -> first instruction
     u64 tag
     Insn* first
-    void* code           # translated code, or NULL: the thunk that goes to the dispatcher
+    void* code           # translated code, or the thunk that goes to the dispatcher
     u64 page             # linear address of the page
 
 cdef struct Insn:        # a decoded instruction: 64 bytes, laid out in a row; fn of the next one is the continuation
@@ -244,6 +244,7 @@ cdef enum:               # Insn.prefix
     PFX_REX = 16         # any REX: byte registers 4..7 are SPL BPL SIL DIL, not AH CH DH BH
     PFX_FLAGS_LIVE = 32  # somebody may read the arithmetic flags this instruction sets
     PFX_PROBE = 64       # translated: its accesses go here and there, so ask the TLB, not a site
+    PFX_POLL = 128       # translated: behind a jump backward that was followed, so its branch looks for requests wherever it goes
 
 cdef enum:               # Insn.vex
     VEX_ENCODED = 1
