@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "xenstore": {"xen", "abi", "_core"},
     "dom0": {"xenstore", "xen", "abi", "_core"},
     "machine": {"cpuid", "trace", "_core"},
-    "libxl": {"dom0", "xenstore", "xen", "abi", "cpuid", "trace", "_core", "guests"},
+    "devices": {"dom0", "xen", "abi", "_core"},         # dom0: the interfaces of images and network ports
+    "firmware": {"devices", "dom0", "xen", "abi", "_core"},
+    "libxl": {"firmware", "devices", "dom0", "xenstore", "xen", "abi", "cpuid", "trace", "_core", "guests"},
     "xl": {"libxl", "machine", "abi", "cpuid", "trace", "guests"},
     "guests": set(),
     "__init__": {"libxl", "machine"},

@@ -1,0 +1,61 @@
+"""Guest-physical memory as a device (DMA), the firmware or a builder sees it: through the domain's physmap.
+
+Bytes that are no RAM read as all ones and ignore writes, as on a PC; so a guest that gives a device a bad address harms
+nobody but itself.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+PAGE = 4096
+
+
+class PhysMem:
+    """``memory`` is a ``_core.Memory``, ``physmap`` a ``_core.GuestPhysMap``.  Addresses and sizes are bytes."""
+
+    def __init__(self, memory: Any, physmap: Any) -> None:
+        self.memory, self.physmap = memory, physmap
+
+    def pieces(self, address: int, size: int) -> Iterator[tuple[int | None, int, int]]:
+        """(machine frame or None, offset in it, bytes) for each page of a range."""
+        while size > 0:
+            offset = address & PAGE - 1
+            n = min(size, PAGE - offset)
+            yield self.physmap.get(address >> 12), offset, n
+            address += n
+            size -= n
+
+    def read(self, address: int, size: int) -> bytes:
+        return b"".join(
+            bytes(self.memory.view(mfn, readonly=True)[at:at + n]) if mfn is not None else b"\xff" * n
+            for mfn, at, n in self.pieces(address, size)
+        )
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        done = 0
+        for mfn, at, n in self.pieces(address, len(data)):
+            if mfn is not None:
+                self.memory.view(mfn)[at:at + n] = data[done:done + n]
+                self.memory.wrote(mfn)
+            done += n
+
+    def views(self, address: int, size: int) -> list[memoryview]:
+        """The memory itself, a piece a page, for readv and writev; call ``wrote(address, size)`` after writing into it.
+
+        What is no RAM is replaced by scratch memory.
+        """
+        return [
+            self.memory.view(mfn)[at:at + n] if mfn is not None else memoryview(bytearray(b"\xff" * n))
+            for mfn, at, n in self.pieces(address, size)
+        ]
+
+    def wrote(self, address: int, size: int) -> None:
+        for mfn, _, _ in self.pieces(address, size):
+            if mfn is not None:
+                self.memory.wrote(mfn)
+
+    def read_int(self, address: int, size: int) -> int:
+        return int.from_bytes(self.read(address, size), "little")
+
+    def write_int(self, address: int, size: int, value: int) -> None:
+        self.write(address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
