@@ -97,3 +97,31 @@ def test_dma_outside_of_ram_harms_nobody():
     assert bytes(memory.view(3)[0xFFE:]) == b"ab" and mem.read(0x2000, 4) == b"xyz\0" == bytes(memory.view(5)[:4])
     assert [len(v) for v in mem.views(0xFFF, 0x1002)] == [1, PAGE, 1]
     assert mem.read(1 << 45, 2) == b"\xff\xff"
+
+
+def test_string_io_is_one_call_where_a_region_wants_it():
+    """read_block and write_block reach a region that has them in one call, at its offset."""
+    b, calls = bus.ports(), []
+
+    def read_block(offset, size, count):
+        calls.append((offset, size, count))
+        return bytes(range(size * count))
+
+    region = bus.Region(
+        8, lambda offset, size: 0, lambda offset, size, value: None,
+        read_block=read_block, write_block=lambda offset, size, data: calls.append((offset, size, bytes(data))),
+    )  # fmt: skip
+    b.add(0x1F0, region)
+    assert b.read_block(0x1F0, 2, 4) == bytes(range(8))
+    b.write_block(0x1F0, 2, b"abcd")
+    assert calls == [(0, 2, 4), (0, 2, b"abcd")]
+
+
+def test_string_io_is_made_of_single_accesses_elsewhere():
+    """A region without block functions, and nobody, are asked item by item."""
+    b, log = bus.ports(), []
+    b.add(0x3F8, ram(8, width=1, log=log))
+    b.write_block(0x3F8, 2, b"\x11\x22\x33\x44")
+    assert log == [(0, 1, 0x11), (1, 1, 0x22), (0, 1, 0x33), (1, 1, 0x44)]
+    assert b.read_block(0x3F8, 2, 2) == b"\x33\x44\x33\x44"
+    assert b.read_block(0x80, 4, 2) == b"\xff" * 8

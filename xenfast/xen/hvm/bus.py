@@ -6,21 +6,34 @@ regions whenever its BARs change.  Where nobody answers, reads are all ones and 
 
 An access wider than what a region takes (``width``) becomes several, from the low address up; one that crosses the end of
 a region goes on in the next.  Regions may overlap: the one put there last answers.
+
+String instructions with REP move many items of one size through one address (the data port of a disk): ``read_block`` and
+``write_block`` are such an access in one call.  A region that has nothing to say about it gets them one by one.
 """
 
 from collections.abc import Callable
 
 Read = Callable[[int, int], int]
 Write = Callable[[int, int, int], None]
+ReadBlock = Callable[[int, int, int], bytes]                            # offset, size, count -> size * count bytes
+WriteBlock = Callable[[int, int, "bytes | bytearray | memoryview"], None]     # offset, size, data
 
 
 class Region:
-    """``read(offset, size) -> value`` and ``write(offset, size, value)``; size is 1, 2, 4 or 8, at most ``width``."""
+    """``read(offset, size) -> value`` and ``write(offset, size, value)``; size is 1, 2, 4 or 8, at most ``width``.
 
-    __slots__ = ("name", "read", "size", "start", "width", "write")
+    ``read_block(offset, size, count) -> bytes`` and ``write_block(offset, size, data)`` are as many accesses of that size
+    at one offset, in order.
+    """
 
-    def __init__(self, size: int, read: Read, write: Write, *, width: int = 4, name: str = "") -> None:
+    __slots__ = ("name", "read", "read_block", "size", "start", "width", "write", "write_block")
+
+    def __init__(
+        self, size: int, read: Read, write: Write, *, width: int = 4, name: str = "",
+        read_block: ReadBlock | None = None, write_block: WriteBlock | None = None,
+    ) -> None:  # fmt: skip
         self.size, self.read, self.write, self.width, self.name = size, read, write, width, name
+        self.read_block, self.write_block = read_block, write_block
         self.start: int | None = None       # where it is; None: nowhere
 
     def __repr__(self) -> str:
@@ -83,6 +96,27 @@ class Bus:
                 region.write(offset, size, value)
                 return
         self._write_pieces(address, size, value, region)
+
+    # --- string I/O: many accesses at one address ---------------------------------------------------------------------
+    def read_block(self, address: int, size: int, count: int) -> bytes:
+        """``count`` reads of ``size`` bytes at one address, as REP INS makes them."""
+        region = self.find(address)
+        if region is not None and region.read_block is not None:
+            offset = address - region.start     # type: ignore[operator]
+            if size <= region.width and offset + size <= region.size:
+                return region.read_block(offset, size, count)
+        return b"".join([self.read(address, size).to_bytes(size, "little") for _ in range(count)])
+
+    def write_block(self, address: int, size: int, data: "bytes | bytearray | memoryview") -> None:
+        """Writes of ``size`` bytes at one address until the data is gone, as REP OUTS makes them."""
+        region = self.find(address)
+        if region is not None and region.write_block is not None:
+            offset = address - region.start     # type: ignore[operator]
+            if size <= region.width and offset + size <= region.size:
+                region.write_block(offset, size, data)
+                return
+        for at in range(0, len(data), size):
+            self.write(address, size, int.from_bytes(data[at:at + size], "little"))
 
     # --- accesses that are not for one register ----------------------------------------------------------------------
     def _piece(self, address: int, size: int, region: Region | None) -> int:
