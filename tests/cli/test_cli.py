@@ -75,7 +75,7 @@ def files(tmp_path):
         "empty": b"",
         "odd.img": bytes(1000),
         "disk.img": bytes(1 << 20),
-        "wrong.cfg": b'kernel = "x"\nmemroy = 3\n',
+        "wrong.cfg": b'kernel = "x"\nmemory = "much"\n',
         "binary.cfg": bytes(range(256)),
     }
     for name, data in contents.items():
@@ -109,7 +109,7 @@ BAD = [
     (["run", "--kernel", "good.elf", "--expect", "("], "not a regular expression"),
     (["run", "--kernel", "good.elf", "--timeout", "soon"], "needs a number"),
     (["run", "--kernel", "good.elf", "--clock", "sundial"], "invalid choice"),
-    (["run", "wrong.cfg"], "wrong.cfg: unknown key 'memroy' (did you mean 'memory'?)"),
+    (["run", "wrong.cfg"], "wrong.cfg: 'memory' must be a number, not 'much'"),
     (["run", "binary.cfg"], "is not"),
     (["run", "missing.cfg"], "cannot read the configuration missing.cfg"),
     (["run", "wrong.cfg", "binary.cfg"], "one configuration file is enough"),

@@ -27,6 +27,21 @@ def test_specs(spec, target, vdev, readonly):
     assert (got.target, got.vdev, got.readonly) == (target, vdev, readonly)
 
 
+def test_formats_and_empty_drives():
+    """Every format that xl knows is read (what can be opened: dom0/block); a CD-ROM drive may be empty."""
+    assert [disk.parse(f"a,{name},xvda,w").format for name in ("raw", "qcow2", "vhd", "qed")] == ["raw", "qcow2", "vhd", "qed"]
+    assert disk.parse("tap:qcow2:/a,xvda,w").format == "qcow2"
+    for text in (",,hdc,cdrom", "vdev=hdc,devtype=cdrom", ",hdc:cdrom,r"):
+        got = disk.parse(text)
+        assert (got.target, got.format, got.cdrom, got.readonly) == ("", "empty", True, True)
+
+
+def test_positions():
+    """What an emulated controller must know: which bus, and the how-manieth disk."""
+    ide, pv = disk.parse("a,,hdc,cdrom"), disk.parse("a,,xvdb")
+    assert (ide.is_ide, ide.position, pv.is_ide, pv.position) == (True, 2, False, 1)
+
+
 def test_no_discard():
     """Discard is offered unless ``no-discard`` is given."""
     assert disk.parse("a,raw,xvda,w").discard and not disk.parse("a,raw,xvda,w,no-discard").discard
@@ -40,10 +55,13 @@ def test_no_discard():
         (",raw,xvda,w", "names no image"),
         ("a,raw,xyz,w", "no device called 'xyz'"),
         ("a,zip,xvda,w", "format 'zip' does not exist"),
-        ("a,qcow2,xvda,w", "not supported yet"),
         ("a,raw,xvda,maybe", "neither r nor w"),
         ("a,raw,xvda,w,nonsense", "not an option"),
         ("a,raw,xvda,w,backend=driver", "domain 0 only"),
+        ("a,raw,xvda,w,format=qcow2", "format is given twice"),
+        ("a,raw,xvda,w,specification=virtio", "only the specification xen"),
+        ("nbd:a,xvda,w", "no block scripts"),
+        ("a,raw,xvda,w,colo", "no COLO"),
         ("a,raw,xvda,devtype=floppy", "neither disk nor cdrom"),
         ("a,raw,hdzz,w", "beyond"),
     ],

@@ -123,6 +123,7 @@ class Domain:
     def __init__(self, host: Host, settings: config.DomainConfig) -> None:
         self.host, self.config, self.name = host, settings, settings.name
         settings.cpuid.warn()
+        _refuse_missing(settings)
         image = kernel.load_pv(settings.kernel)
         ramdisk = kernel.read_file(settings.ramdisk, "ramdisk") if settings.ramdisk else b""
         images = host.devices.open_images(settings.disks)
@@ -306,6 +307,16 @@ class Console:
     def _tail(self) -> str:
         last = self.text.rstrip().splitlines()[-1:]
         return f"; its last line is {last[0]!r}" if last else "; it has shown nothing"
+
+
+def _refuse_missing(settings: config.DomainConfig) -> None:
+    """What can be asked for and is not there yet, before anything is built."""
+    if settings.type != "pv":
+        raise XenfastError(f"guests of type {settings.type!r} are not supported yet, only PV guests are")
+    if settings.vifs:
+        raise XenfastError("networks (vif) are not supported yet")
+    if settings.vfbs:
+        raise XenfastError("framebuffers (vfb) are not supported yet")
 
 
 def _check_host_memory(mebibytes: int) -> None:

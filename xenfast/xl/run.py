@@ -56,7 +56,12 @@ def parser() -> Parser:
     p.add_argument("--vcpus", metavar="N", help="number of virtual CPUs (1)")
     p.add_argument("--cpu", metavar="MODEL[,+F][,-F]", help=f"CPU model ({', '.join(cpuid.MODELS)}) and features to add or leave out")
     p.add_argument("--name", metavar="NAME", help="name of the domain")
-    p.add_argument("--disk", metavar="SPEC", action="append", help="a disk: 'root.img,raw,xvda,w'; repeatable")
+    p.add_argument("--disk", metavar="SPEC", action="append", help="a disk: 'root.img,raw,xvda,w' or 'FILE.iso,,hdc,cdrom'; repeatable")
+    p.add_argument("--vif", metavar="SPEC", action="append", help="a network interface: '' or 'mac=...,bridge=xenbr0'; repeatable")
+    p.add_argument("--type", choices=("pv", "pvh", "hvm"), help="kind of guest (pv)")
+    p.add_argument("--boot", metavar="ORDER", help="HVM: what to boot: c disk, d CD-ROM, a floppy, n network (cda)")
+    p.add_argument("--bios", metavar="NAME", help="HVM: seabios, ovmf or rombios instead of xenfast's own firmware")
+    p.add_argument("--vnc", metavar="DISPLAY", help="HVM: the screen is on this VNC display of the loopback interface")
     p.add_argument("--expect", metavar="REGEX", help="end with status 0 as soon as the console shows this")
     p.add_argument("--timeout", metavar="SECONDS", help="end with status 1 after so much time")
     p.add_argument("--json", metavar="FILE", help="write how it ended and what was counted")
@@ -313,25 +318,23 @@ def configuration(options: argparse.Namespace) -> DomainConfig:
     where = "xenfast run"
     if files:
         where = files[0]
-        try:
-            text = Path(files[0]).read_text(encoding="utf-8")
-        except OSError as error:
-            raise XenfastError(f"cannot read the configuration {files[0]}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise XenfastError(f"{files[0]} is not a configuration: it is not text") from None
+        text = config_module.read_text(files[0])
         settings = config_module.parse_settings(text, where)
     for pair in pairs:
         settings |= config_module.parse_settings(pair, "command line")
-    for name in ("kernel", "ramdisk", "cmdline", "name", "cpu"):
+    for name in ("kernel", "ramdisk", "cmdline", "name", "cpu", "type", "boot", "bios"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     for name in ("memory", "vcpus"):
         if getattr(options, name) is not None:
             settings[name] = _number(getattr(options, name), f"--{name}", int)
             settings.pop("max" + {"memory": "mem", "vcpus": "vcpus"}[name], None)
-    if options.disk:
-        settings["disk"] = list(settings.get("disk", [])) + options.disk
-    if not files and "kernel" not in settings:
+    for name in ("disk", "vif"):
+        if getattr(options, name):
+            settings[name] = list(settings.get(name, [])) + getattr(options, name)
+    if options.vnc is not None:
+        settings |= {"vnc": 1, "vncunused": 0, "vncdisplay": _number(options.vnc, "--vnc", int)}
+    if not files and "kernel" not in settings and settings.get("type", "pv") != "hvm":
         settings["kernel"] = str(_shipped_guest())
         settings.setdefault("name", "hello")
         settings.setdefault("memory", 16)
