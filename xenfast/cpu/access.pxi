@@ -154,8 +154,10 @@ cdef int mem_read_n(Cpu* c, u64 lin, u64 n, void* out) noexcept nogil:
     st = translate_cached(c, lin, ACC_READ, &h1)
     if st == ST_OK and n > n1:
         st = translate_cached(c, lin + n1, ACC_READ, &h2)
+    if st == ST_MMIO:
+        return mmio_pieces(c, lin, n, <u8*>out, ACC_READ)
     if st != ST_OK:
-        return mmio_wide(c, st)
+        return st
     if unlikely(c.bp_on & BP_LOOK):
         st = look(c, lin, n, False, first_bytes(h1, n1, h2, n))
         if st != ST_OK:
@@ -184,8 +186,10 @@ cdef int mem_write_n(Cpu* c, u64 lin, u64 n, const void* data) noexcept nogil:
     st = translate_cached(c, lin, ACC_WRITE, &h1)
     if st == ST_OK and n > n1:
         st = translate_cached(c, lin + n1, ACC_WRITE, &h2)
+    if st == ST_MMIO:
+        return mmio_pieces(c, lin, n, <u8*>data, ACC_WRITE)
     if st != ST_OK:
-        return mmio_wide(c, st)
+        return st
     if unlikely(c.bp_on & BP_LOOK):
         st = look(c, lin, n, True, first_bytes(<const u8*>data, n, NULL, n))
         if st != ST_OK:
@@ -244,7 +248,8 @@ cdef int mem_write_sys(Cpu* c, u64 lin, int size, u64 v) noexcept nogil:
 
 # ---- what is not RAM ------------------------------------------------------------------------------------------------
 cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
-    """Leave run() for the device model; the instruction is restarted and finds the answer (Vcpu.mmio_return).
+    """Leave run() for the device model; the instruction is restarted by itself and finds the answer (Vcpu.mmio_return), and those it has
+    got before, if it is one with several accesses.
 
     Not so for what the processor itself wants of descriptor tables, a TSS or the stack of an interrupt: such accesses cannot be
     restarted, reach no device, and read ones.
@@ -254,9 +259,8 @@ cdef int mmio_read(Cpu* c, int size, u64* out) noexcept nogil:
         return ST_OK
     if c.exit.address >> 12 == c.lapic_page:
         return lapic_mmio_read(c, size, out)
-    if c.exit.count and c.exit.nr == c.exit.address:
-        c.exit.count = 0
-        out[0] = c.exit.value
+    if mmio_answered(c):
+        out[0] = c.mmio[c.mmio_next - 1].value
         return ST_OK
     return mmio_exit(c, size, 0, 0)
 
@@ -265,22 +269,55 @@ cdef int mmio_write(Cpu* c, int size, u64 v) noexcept nogil:
         return ST_OK
     if c.exit.address >> 12 == c.lapic_page:
         return lapic_mmio_write(c, size, v)
-    if c.exit.count and c.exit.nr == c.exit.address:
-        c.exit.count = 0
+    if mmio_answered(c):
         return ST_OK
     return mmio_exit(c, size, 1, v)
 
+cdef inline bint mmio_answered(Cpu* c) noexcept nogil:
+    """Is this access one that the instruction has made before it was restarted?"""
+    if c.hook_quiet:
+        return False
+    if c.mmio_next < c.mmio_n and c.mmio[c.mmio_next].address == c.exit.address:
+        c.mmio_next += 1
+        return True
+    c.mmio_n = c.mmio_next
+    return False
+
 cdef int mmio_exit(Cpu* c, int size, bint is_write, u64 v) noexcept nogil:
+    if c.hook_quiet:
+        return ST_MMIO   # nobody restarts anything
     c.exit.reason = EXIT_MMIO
     c.exit.size = size
     c.exit.is_write = is_write
     c.exit.value = v
-    c.exit.nr = c.exit.address
     return ST_MMIO       # leave() turns this into ST_EXIT with rip at the instruction
 
 cdef int mmio_wide(Cpu* c, int st) noexcept nogil:
-    """Wide or page-crossing accesses to device memory are not passed on: bus error as #GP."""
+    """What a bus does not carry (FXSAVE to device memory, CMPXCHG16B): bus error as #GP."""
     return fault_err(c, X_GP, 0) if st == ST_MMIO else st
+
+cdef int mmio_pieces(Cpu* c, u64 lin, u64 n, u8* data, int access) noexcept nogil:
+    """An access of more than 8 bytes, or over the end of a page, that is not all RAM: one naturally aligned access after the other."""
+    cdef u8* host = NULL
+    cdef u64 at = 0, v, n1 = 4096 - (lin & 4095)
+    cdef int k, st = ST_OK
+    if n > 64:
+        return fault_err(c, X_GP, 0)
+    if n > n1 and translate_cached(c, lin + n1, access, &host) == ST_FAULT:
+        return ST_FAULT
+    while at < n and st == ST_OK:
+        k = 8
+        while (lin + at) & <u64>(k - 1) or at + <u64>k > n:
+            k >>= 1
+        v = 0
+        if access == ACC_WRITE:
+            memcpy(&v, data + at, k)
+            st = mem_write(c, lin + at, k, v)
+        else:
+            st = mem_read(c, lin + at, k, &v)
+            memcpy(data + at, &v, k)
+        at += <u64>k
+    return st
 
 # ---- operands -------------------------------------------------------------------------------------------------------
 cdef inline u64 operand_off(Cpu* c, Insn* o) noexcept nogil:

@@ -76,37 +76,84 @@ cdef class MachineClock:
 
 
 cdef class GuestPhysMap:
-    """Guest frame -> machine frame of a bare machine, PVH or HVM guest.  Frames not mapped are device memory."""
+    """Guest frame -> machine frame of a bare machine, PVH or HVM guest.  Frames not mapped are device memory.
+
+    It may change while vcpus run: once set() or clear() has returned, none of them uses what was there before.
+    """
     cdef PhysMap map
+    cdef Memory memory                      # of the vcpus that use it; None: none yet
 
     def __cinit__(self, u64 max_gfn):
-        self.map.mfn = <u64*>malloc(max_gfn * 8)
+        if not 0 < max_gfn <= <u64>1 << (PHYS_BITS - PAGE_SHIFT):
+            raise ValueError(f"a map of {max_gfn} frames is not possible")
+        self.map.mfn = <u64*>reserve(max_gfn * 8)       # only what is used of it takes memory of the host
         if self.map.mfn == NULL:
             raise MemoryError
-        memset(self.map.mfn, 0xFF, max_gfn * 8)
         self.map.max_gfn = max_gfn
 
     def __dealloc__(self):
-        free(self.map.mfn)
+        release(self.map.mfn, self.map.max_gfn * 8)
+
+    @property
+    def max_gfn(self):
+        """Frames from this one on cannot be mapped."""
+        return self.map.max_gfn
 
     def set(self, u64 gfn, mfns, bint readonly=False):
         """Map consecutive guest frames from gfn to the machine frames of the sequence."""
-        cdef u64 mfn
-        if gfn + len(mfns) > self.map.max_gfn:
-            raise ValueError(f"guest frame {gfn + len(mfns) - 1:#x} is beyond the end of the map ({self.map.max_gfn:#x})")
-        for i, mfn in enumerate(mfns):
-            self.map.mfn[gfn + i] = mfn | (PHYSMAP_RO if readonly else 0)
+        cdef u64[::1] frames = numpy.ascontiguousarray(mfns, dtype=numpy.uint64)
+        cdef u64 i, n = frames.shape[0], flags = PHYSMAP_RAM | (PHYSMAP_RO if readonly else 0)
+        cdef bint changed = False
+        if n > self.map.max_gfn or gfn > self.map.max_gfn - n:
+            raise ValueError(f"guest frame {gfn + n - 1:#x} is beyond the end of the map ({self.map.max_gfn:#x})")
+        for i in range(n):
+            changed |= self.map.mfn[gfn + i] & PHYSMAP_RAM != 0
+            self.map.mfn[gfn + i] = frames[i] | flags
+        if changed:
+            self.flush()
 
     def get(self, u64 gfn):
         """Machine frame, or None."""
-        if gfn >= self.map.max_gfn or self.map.mfn[gfn] == PHYSMAP_MMIO:
+        if gfn >= self.map.max_gfn or not self.map.mfn[gfn] & PHYSMAP_RAM:
             return None
-        return self.map.mfn[gfn] & ~PHYSMAP_RO
+        return self.map.mfn[gfn] & PHYSMAP_MFN
+
+    def is_readonly(self, u64 gfn):
+        """Is there a ROM?"""
+        return gfn < self.map.max_gfn and self.map.mfn[gfn] & PHYSMAP_RO != 0
 
     def clear(self, u64 gfn, u64 count=1):
+        """From now on there is nothing: accesses go to devices."""
         cdef u64 i
+        cdef bint changed = False
         for i in range(gfn, min(gfn + count, self.map.max_gfn)):
-            self.map.mfn[i] = PHYSMAP_MMIO
+            changed |= self.map.mfn[i] & PHYSMAP_RAM != 0
+            self.map.mfn[i] = 0
+        if changed:
+            self.flush()
+
+    def used(self):
+        """The guest frames that are mapped, as a numpy array in order."""
+        table = numpy.frombuffer(HostArray.make(self, self.map.mfn, self.map.max_gfn * 8), dtype=numpy.uint64)
+        return numpy.nonzero(table)[0]
+
+    cdef void flush(self):
+        """No vcpu that uses the map may go on with an old translation."""
+        cdef u32 i
+        cdef Cpu* v
+        cdef Mem* m
+        if self.memory is None:
+            return
+        m = &self.memory.m
+        with nogil:
+            for i in range(m.vcpu_top):
+                v = m.vcpus[i]
+                if v != NULL and v.physmap == &self.map:
+                    fetch_or(&v.req, REQ_FLUSH)
+            for i in range(m.vcpu_top):
+                v = m.vcpus[i]
+                if v != NULL and v.physmap == &self.map:
+                    wait_flushed(NULL, v)
 
 
 cdef class ApicBus:
@@ -168,6 +215,7 @@ cdef class Vcpu:
         self.c.clock = &k.clock
         if physmap is not None:
             self.c.physmap = &(<GuestPhysMap?>physmap).map
+            (<GuestPhysMap>physmap).memory = memory
         self.c.jc = <JumpEntry*>reserve(sizeof(JumpEntry) * JC_SIZE)
         for i in range(2):
             self.c.tlbs[i] = <TlbEntry*>reserve(sizeof(TlbEntry) * TLB_SIZE)
@@ -382,8 +430,10 @@ cdef class Vcpu:
 
     def mmio_return(self, u64 value=0):
         """Finish a device memory access: the instruction is restarted and finds this value."""
-        self.c.exit.value = value
-        self.c.exit.count = 1
+        if self.c.mmio_n < MMIO_DONE:       # more accesses no instruction has
+            self.c.mmio[self.c.mmio_n].address = self.c.exit.address
+            self.c.mmio[self.c.mmio_n].value = value
+            self.c.mmio_n += 1
 
     # -- hooks --------------------------------------------------------------------------------------------------------
     def hook(self, u32 kind, callback=None, u64 first=0, u64 last=0xFFFFFFFFFFFFFFFF, *, cover=None, int cover_mode=COVER_EDGE, when=(),
@@ -453,6 +503,7 @@ cdef class Vcpu:
             self.c.halted &= WAIT_SIPI      # HLT is behind it
         self.c.hook_skip = 0
         self.c.seen_n = 0
+        self.c.mmio_n = self.c.mmio_next = 0
 
     @property
     def rflags(self):
@@ -658,6 +709,13 @@ cdef class Vcpu:
         if self.c.lapic == NULL:
             raise ValueError("the vcpu has no local APIC")
         return lapic_get(self.c, number)
+
+    def set_lapic_register(self, u32 number, u32 value):
+        """As a write of the running code to a register of the local APIC, by its number: for firmware.  Not while the vcpu runs."""
+        cdef ApicReg* r = apic_reg(number)
+        if self.c.lapic == NULL or r == NULL or not r.rights & XW:
+            raise ValueError(f"there is no local APIC, or its register {number:#x} cannot be written")
+        lapic_set(self.c, number, value & r.writable)
 
     def vector(self, int n):
         """The 32 bytes of YMMn (XMMn is the first 16)."""

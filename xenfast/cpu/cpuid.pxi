@@ -34,7 +34,7 @@ cdef enum:               # who sees a feature
     ON = 1               # everybody
     BARE = 2             # not PV guests: Xen keeps it to itself
     OFF = 0              # not implemented (yet); here to have a name
-    HIDDEN = 4           # PV guests only
+    HIDDEN = 4           # guests of Xen only
     ASK = 8              # BARE, and off unless asked for by name
 
 # THE TABLE: name, word, bit, who, the features it cannot be without.
@@ -227,7 +227,7 @@ CPUID_NAMES = {name: (word, bit) for name, word, bit, *_ in CPUID_FEATURES}
 cdef u64[FEAT_WORDS] CPUID_KNOWN         # what is implemented
 cdef u64[FEAT_WORDS] CPUID_DEFAULT       # what of it nobody needs to ask for
 cdef u64[FEAT_WORDS] CPUID_PV            # what a PV guest may see of it
-cdef u64[FEAT_WORDS] CPUID_ONLY_PV
+cdef u64[FEAT_WORDS] CPUID_ONLY_XEN
 cdef u64[32] CR4_NEEDS                   # CR4 bit -> FEATURE(), 0 for none: the bit is not there
 
 cdef inline u16 feature_id(int word, int bit) noexcept nogil:
@@ -246,7 +246,7 @@ cdef init_cpuid():
         if who != BARE and who != ASK:
             CPUID_PV[word] |= <u64>1 << bit
         if who == HIDDEN:
-            CPUID_ONLY_PV[word] |= <u64>1 << bit
+            CPUID_ONLY_XEN[word] |= <u64>1 << bit
         if who != OFF and who != ASK:
             CPUID_DEFAULT[word] |= <u64>1 << bit
     for bit, name in CR4_FEATURES:
@@ -271,7 +271,11 @@ cdef void policy_set(Cpu* c, const u64* words) noexcept nogil:
 cdef void policy_apply(Cpu* c) noexcept nogil:
     cdef int i
     for i in range(FEAT_WORDS):
-        c.cpuid_features[i] = c.cpuid_wanted[i] & CPUID_KNOWN[i] & (CPUID_PV[i] if c.is_pv else ~CPUID_ONLY_PV[i])
+        c.cpuid_features[i] = c.cpuid_wanted[i] & CPUID_KNOWN[i]
+        if c.is_pv:
+            c.cpuid_features[i] &= CPUID_PV[i]
+        elif c.hvm == NULL:
+            c.cpuid_features[i] &= ~CPUID_ONLY_XEN[i]
     if c.lapic == NULL:
         c.cpuid_features[FEAT_1D] &= ~<u64>(1 << 9)                       # APIC
         c.cpuid_features[FEAT_1C] &= ~<u64>(1 << 21 | 1 << 24)            # x2APIC, TSC deadline
@@ -408,7 +412,7 @@ cdef void cpuid_extended(Cpu* c, u32 leaf, CpuidLeaf* r) noexcept nogil:
         r.b = apic_id(c) & 0xFF                                     # core; one thread each, one node
 
 cdef void cpuid_xen(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
-    """The leaves of Xen 4.17 for a PV guest."""
+    """The leaves of Xen 4.17 (xen/include/public/arch-x86/cpuid.h)."""
     if leaf == 0x40000000:
         r.a = 0x40000005
         r.b, r.c, r.d = 0x566E6558, 0x65584D4D, 0x4D4D566E          # "XenV" "MMXe" "nVMM"
@@ -417,7 +421,7 @@ cdef void cpuid_xen(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
     elif leaf == 0x40000002:
         r.a = 1                                                     # hypercall pages
         r.b = 0x40000000                                            # MSR that places one
-        r.c = 1                                                     # XEN_CPUID_FEAT1_MMU_PT_UPDATE_PRESERVE_AD
+        r.c = 1 if c.is_pv else 0                                   # XEN_CPUID_FEAT1_MMU_PT_UPDATE_PRESERVE_AD
     elif leaf == 0x40000003:
         if sub == 0:
             r.a = 6                                                 # TSC is stable, RDTSCP exists
@@ -427,7 +431,10 @@ cdef void cpuid_xen(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
             r.d = 1
         elif sub == 2:
             r.a = TSC_KHZ
-    elif leaf == 0x40000005:
+    elif leaf == 0x40000004 and not c.is_pv:
+        r.a = 1 | 2 | 8 | 16 | 64           # APIC and x2APIC registers without cost, vcpu and domain numbers below, upcalls by vcpu
+        r.b, r.c = c.hvm.vcpu_id, c.hvm.domid
+    elif leaf == 0x40000005 and c.is_pv:
         r.b = PHYS_BITS                                             # machine address width
 
 cdef void cpuid_forced(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
@@ -448,7 +455,7 @@ cdef void cpuid(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
             cpuid_basic(c, leaf, sub, r)
     elif leaf >= <u32>0x80000000:
         cpuid_extended(c, leaf, r)
-    elif c.is_pv:
+    elif c.is_pv or c.hvm != NULL:
         cpuid_xen(c, leaf, sub, r)
     if c.cpuid.n_forced:
         cpuid_forced(c, leaf, sub, r)

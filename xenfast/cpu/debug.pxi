@@ -137,7 +137,7 @@ cdef void step_alone(Cpu* c) noexcept nogil:
         return
     c.bp_hit = 0
     c.rep_rip = ~<u64>0
-    c.stepping = traced or c.bp_on & (BP_EXEC | BP_DATA | BP_IO) != 0
+    c.stepping = traced or c.mmio_n != 0 or c.bp_on & (BP_EXEC | BP_DATA | BP_IO) != 0
     if resumed:
         c.eflags &= ~<u32>FL_RF
     step(c)
@@ -147,6 +147,8 @@ cdef void step_alone(Cpu* c) noexcept nogil:
             c.db_pending = 0
         return
     if c.status == ST_EXIT and c.exit.reason != EXIT_PIO and c.exit.reason != EXIT_HLT:
+        if resumed and c.exit.reason == EXIT_MMIO:
+            c.eflags |= FL_RF                         # it will be restarted
         return
     if c.bp_on & BP_EXEC and c.rep_rip == c.rip:
         c.eflags |= FL_RF                             # the rest of the iterations: no breakpoint before them
@@ -162,3 +164,10 @@ cdef void step_alone(Cpu* c) noexcept nogil:
         c.db_pending |= DR6_BS
     if c.db_pending and not (c.status == ST_EXIT and c.exit.reason == EXIT_PIO):
         debug_trap(c)
+
+cdef void step_restarted(Cpu* c) noexcept nogil:
+    """An instruction that has left for device memory goes on with the answer; nothing comes in between, lest an access is made twice."""
+    c.mmio_next = 0
+    step_alone(c)
+    if c.status != ST_EXIT or (c.exit.reason != EXIT_MMIO and c.exit.reason != EXIT_HOOK):
+        c.mmio_n = c.mmio_next = 0

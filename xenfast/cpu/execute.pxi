@@ -243,13 +243,15 @@ cdef u32 run_slice(Cpu* c, i64 budget, bint exact) noexcept nogil:
         if c.budget + c.bias <= 0:
             reason = EXIT_BUDGET
             break
-        if unlikely(c.until != ~<u64>0) and code_lin(c, c.rip) == c.until:
+        if unlikely(c.mmio_n):
+            step_restarted(c)
+        elif unlikely(c.until != ~<u64>0) and code_lin(c, c.rip) == c.until:
             reason = EXIT_UNTIL
             break
-        if unlikely(c.events) and take_event(c):
+        elif unlikely(c.events) and take_event(c):
             reason = c.exit.reason if c.status == ST_EXIT else <u32>EXIT_NONE
             continue
-        if (unlikely(c.eflags & (FL_TF | FL_AC) or c.trace or c.inhibit or c.bp_on & BP_DEBUG or c.budget < 0 or c.db_pending)
+        elif (unlikely(c.eflags & (FL_TF | FL_AC) or c.trace or c.inhibit or c.bp_on & BP_DEBUG or c.budget < 0 or c.db_pending)
                 and run_alone(c)):
             step_alone(c)
         else:
@@ -277,6 +279,8 @@ cdef u32 run(Cpu* c, i64 budget) noexcept nogil:
     c.exit.reason = EXIT_NONE
     store_release(&c.in_run, 1)
     fp_enter(c)
+    if c.hvm != NULL and upcall_ready(c):
+        fetch_or(&c.events, EVENT_UPCALL)
     if unlikely(c.profile != NULL):
         c.profile.began = monotonic_ns()
     while left > 0:

@@ -403,8 +403,10 @@ cdef void port_answer(Cpu* c, u64 value) noexcept nogil:
     set_reg(c, &o, RAX, c.exit.size, value)
 
 cdef int VMCALL(Cpu* c, Insn* o) noexcept nogil:
-    """A hypercall of a bare machine, by VMCALL or VMMCALL: RAX is its number and takes the answer.  #UD where nobody hooks it."""
+    """A hypercall by VMCALL or VMMCALL: RAX is its number and takes the answer.  On a bare machine #UD where nobody hooks it."""
     cdef HookRule* h
+    if c.hvm != NULL and not c.is_pv:
+        return hvm_hypercall(c, o)
     if not c.hook_on & HOOK_HYPERCALL:
         return fault(c, X_UD)
     h = silent_rule(c, HOOK_HYPERCALL, c.r[RAX])

@@ -68,7 +68,8 @@ cdef bint event_ready(Cpu* c) noexcept nogil:
         return True
     if not c.eflags & FL_IF or c.inhibit:
         return False
-    return c.events & EVENT_INTR or c.events & EVENT_EXTINT and takes_extint(c) or lapic_deliverable(c) >= 0
+    return (upcall_ready(c) or c.events & EVENT_INTR or c.events & EVENT_EXTINT and takes_extint(c)
+            or lapic_deliverable(c) >= 0)
 
 cdef bint take_event(Cpu* c) noexcept nogil:
     """NMI first, then an external interrupt (SDM Vol. 3, table 6-2); a debug trap of the last instruction comes before both."""
@@ -81,6 +82,9 @@ cdef bint take_event(Cpu* c) noexcept nogil:
         fetch_and(&c.events, ~<u32>EVENT_NMI)
         c.nmi_blocked = 1
         vector = X_NMI
+    elif upcall_ready(c):
+        fetch_and(&c.events, ~<u32>EVENT_UPCALL)
+        vector = c.hvm.callback_vector
     elif c.events & EVENT_INTR:
         fetch_and(&c.events, ~<u32>EVENT_INTR)
     elif c.events & EVENT_EXTINT and takes_extint(c):

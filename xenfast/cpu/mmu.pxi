@@ -57,8 +57,9 @@ cdef extern from *:
     #define XF_PTE_RSVD 0x000FC00000000000ull
     #define XF_PTE_RSVD_PAE 0x7FFFC00000000000ull
     #define XF_PDPTE_RSVD 0xFFFFC000000001E6ull
-    #define XF_PHYSMAP_MMIO (~0ull)
     #define XF_PHYSMAP_RO (1ull << 63)
+    #define XF_PHYSMAP_RAM (1ull << 62)
+    #define XF_PHYSMAP_MFN 0x000FFFFFFFFFFFFFull
     #define XF_XEN_VIRT_START 0xFFFF800000000000ull
     #define XF_XEN_VIRT_END 0xFFFF880000000000ull
     """
@@ -67,8 +68,9 @@ cdef extern from *:
     u64 PTE_RSVD "XF_PTE_RSVD"               # bits 51:PHYS_BITS
     u64 PTE_RSVD_PAE "XF_PTE_RSVD_PAE"       # bits 62:PHYS_BITS
     u64 PDPTE_RSVD "XF_PDPTE_RSVD"           # bits 63:PHYS_BITS, 8:5, 2:1
-    u64 PHYSMAP_MMIO "XF_PHYSMAP_MMIO"
-    u64 PHYSMAP_RO "XF_PHYSMAP_RO"
+    u64 PHYSMAP_RO "XF_PHYSMAP_RO"           # a ROM
+    u64 PHYSMAP_RAM "XF_PHYSMAP_RAM"         # there is a frame
+    u64 PHYSMAP_MFN "XF_PHYSMAP_MFN"
     u64 XEN_VIRT_START "XF_XEN_VIRT_START"   # the 16 L4 slots Xen keeps in a PV guest's address space
     u64 XEN_VIRT_END "XF_XEN_VIRT_END"
 
@@ -76,9 +78,9 @@ cdef inline u64 page_to_mfn(Cpu* c, u64 pfn) noexcept nogil:
     """Machine frame behind a physical frame as this vcpu sees it, or NO_FRAME."""
     if c.physmap == NULL:
         return pfn if pfn < c.mem.max_page else NO_FRAME
-    if pfn >= c.physmap.max_gfn or c.physmap.mfn[pfn] == PHYSMAP_MMIO:
+    if pfn >= c.physmap.max_gfn or not c.physmap.mfn[pfn] & PHYSMAP_RAM:
         return NO_FRAME
-    return c.physmap.mfn[pfn] & ~PHYSMAP_RO
+    return c.physmap.mfn[pfn] & PHYSMAP_MFN
 
 cdef inline u8* phys_host(Cpu* c, u64 pfn) noexcept nogil:
     """Host address of a physical frame, or NULL."""

@@ -79,5 +79,6 @@ cdef void reset_cpu(Cpu* c) noexcept nogil:
     c.timer_deadline = ~<u64>0
     c.lapic_page = ~<u64>0
     c.until = ~<u64>0
+    c.mmio_n = c.mmio_next = 0
     tlb_flush(c)
     update_mode(c)

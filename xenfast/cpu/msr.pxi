@@ -218,6 +218,8 @@ cdef int RDMSR(Cpu* c, Insn* o) noexcept nogil:
     return ST_OK
 
 cdef int WRMSR(Cpu* c, Insn* o) noexcept nogil:
+    if c.hvm != NULL and <u32>c.r[RCX] >> 8 == 0x400000:
+        return hvm_wrmsr(c, o)
     if not msr_write(c, <u32>c.r[RCX], (c.r[RDX] << 32) | <u32>c.r[RAX]):
         if msr_find(c, <u32>c.r[RCX]) == NULL:
             log_unknown(c, UNKNOWN_MSR_WRITE, <u32>c.r[RCX])

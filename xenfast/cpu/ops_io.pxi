@@ -2,7 +2,8 @@
 #
 # SDM Vol. 1, ch. 19 (permission), Vol. 2.  Cpu.exit says port, size, is_write, value.  For a read rip is already
 # behind the instruction and the caller stores the answer with Vcpu.pio_return: into AL, AX or EAX, or, for INS
-# (exit.code = 1), to linear address exit.address.
+# (exit.code = 1), to linear address exit.address.  An HVM guest's REP INS and OUTS leave once for all elements within a page
+# (exit.count, from exit.address on): HvmVcpu.pio_data, pio_store.
 
 cdef enum:
     PIO_TO_REG = 0       # Cpu.exit.code of a read
@@ -74,23 +75,35 @@ cdef int OUT_I_A(Cpu* c, Insn* o) noexcept nogil:
 cdef int OUT_DX_A(Cpu* c, Insn* o) noexcept nogil:
     return port_out(c, o, <u16>c.r[RDX], o.size)
 
-# ---- INS and OUTS: an exit for every element ------------------------------------------------------------------------
+# ---- INS and OUTS: an exit for every element, or for a page of them ----------------------------------------------------
 cdef inline int string_io_begin(Cpu* c, Insn* o, int size) noexcept nogil:
     return pv_emulate(c, o) if c.is_pv else io_allowed(c, o, <u16>c.r[RDX], size)
 
-cdef inline int string_io_end(Cpu* c, Insn* o, int st) noexcept nogil:
+cdef u64 string_io_count(Cpu* c, Insn* o, int seg, int reg, u64 lin, bint write) noexcept nogil:
+    """How many elements one exit serves, the first being at lin: those upward in its page, if that is RAM."""
+    cdef u64 n
+    cdef u8* host = NULL
+    if c.hvm == NULL or not repeats(o) or c.stepping or c.eflags & FL_DF or c.bp_on or c.hook_on:
+        return 1
+    n = fit(o, index_get(c, o, reg), lin, count_get(c, o))
+    if n < 2 or linear(c, seg, index_get(c, o, reg), n * o.size, write, &lin) != ST_OK:
+        return 1
+    return n if translate_cached(c, lin, ACC_WRITE if write else ACC_READ, &host) == ST_OK else 1
+
+cdef inline int string_io_end(Cpu* c, Insn* o, int st, u64 n) noexcept nogil:
     """Count, and stay at the instruction while REP has more to do."""
     cdef u64 left
     branch_next(c, o)
+    c.exit.count = n
     if repeats(o):
-        left = count_get(c, o) - 1
+        left = count_get(c, o) - n
         count_set(c, o, left)
         if left != 0:
             c.rip = c.rep_rip = insn_rip(c, o)
     return st
 
 cdef int INS(Cpu* c, Insn* o) noexcept nogil:
-    cdef u64 lin
+    cdef u64 lin = 0, n
     cdef int st
     st = string_io_begin(c, o, o.size)
     if st == ST_OK and repeats(o) and count_get(c, o) == 0:
@@ -102,13 +115,14 @@ cdef int INS(Cpu* c, Insn* o) noexcept nogil:
         st = mem_check_write(c, lin, o.size)
     if st != ST_OK:
         return st
-    index_move(c, o, RDI, step_of(c, o))
+    n = string_io_count(c, o, ES, RDI, lin, True)
+    index_move(c, o, RDI, n * step_of(c, o))
     io_watch(c, <u16>c.r[RDX], o.size)
     st = pio_exit(c, <u16>c.r[RDX], o.size, False, 0, lin)
-    return string_io_end(c, o, st)
+    return string_io_end(c, o, st, n)
 
 cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
-    cdef u64 v
+    cdef u64 v, lin = 0, n = 1
     cdef int st
     st = string_io_begin(c, o, o.size)
     if st == ST_OK and repeats(o) and count_get(c, o) == 0:
@@ -118,7 +132,10 @@ cdef int OUTS(Cpu* c, Insn* o) noexcept nogil:
         st = element_read(c, o, o.seg, index_get(c, o, RSI), &v)
     if st != ST_OK:
         return st
-    index_move(c, o, RSI, step_of(c, o))
+    if linear(c, o.seg, index_get(c, o, RSI), o.size, False, &lin) == ST_OK:
+        n = string_io_count(c, o, o.seg, RSI, lin, False)
+    index_move(c, o, RSI, n * step_of(c, o))
     io_watch(c, <u16>c.r[RDX], o.size)
     st = pio_exit(c, <u16>c.r[RDX], o.size, True, v, 0)
-    return string_io_end(c, o, st)
+    c.exit.address = lin
+    return string_io_end(c, o, st, n)

@@ -119,6 +119,7 @@ cdef enum:               # Cpu.events
     EVENT_INTR = 2       # an external interrupt, Cpu.intr_vector
     EVENT_EXTINT = 4     # a PIC asserts INTR: its vector is asked for when it is taken
     EVENT_LAPIC = 8      # there may be something in IRR
+    EVENT_UPCALL = 16    # HVM: there may be an event channel upcall
 
 # Why run() returned (Cpu.exit.reason).  Python sees these as _core.ExitReason.
 cpdef enum ExitReason:
@@ -126,13 +127,13 @@ cpdef enum ExitReason:
     EXIT_BUDGET = 1      # the instruction budget is used up
     EXIT_STOP = 2        # REQ_STOP, from another thread
     EXIT_HLT = 3         # HLT with nothing pending (bare), or sched_op block (PV)
-    EXIT_PIO = 4         # port I/O: port, size, is_write, value, count
+    EXIT_PIO = 4         # port I/O: port, size, is_write, value; HVM: count elements at a time, of INS and OUTS
     EXIT_MMIO = 5        # access to something that is not RAM: address, size, is_write, value
     EXIT_HYPERCALL = 6   # nr, args: a hypercall the core does not answer itself; finish with hypercall_return()
     EXIT_UNTIL = 7       # reached the address asked for
     EXIT_SHUTDOWN = 8    # triple fault (bare machine)
     EXIT_CRASH = 9       # PV: the guest left Xen no way to go on (no handler, bad stack); code says which
-    EXIT_MSR = 10        # rdmsr/wrmsr of a register the core does not hold
+    EXIT_MSR = 10        # HVM: wrmsr of a register of the hypervisor's: nr, value; rip is behind it, address is where it was
     EXIT_EXCEPTION = 11  # bare machine without IDT: vector, error code (the tools API)
     EXIT_TIMER = 12      # Cpu.timer_deadline has passed
     EXIT_INTACK = 14     # INTR is asserted and taken: ask the PIC for the vector, then Vcpu.interrupt(vector)
@@ -204,6 +205,13 @@ cdef struct Exit:
     u64 nr
     u64 args[6]
     u64 code
+
+cdef enum:
+    MMIO_DONE = 24
+
+cdef struct MmioDone:    # an access to device memory that has been answered
+    u64 address
+    u64 value
 
 cdef struct JumpEntry:   # indirect targets and page-crossing jumps: RIP (salted with the mode) -> first instruction
     u64 tag
@@ -509,7 +517,7 @@ cdef struct Mem:
     u32 split_lock       # spin lock of LOCKed operands that cross into a page elsewhere
 
 cdef struct PhysMap:     # guest frame -> machine frame, for bare machines, PVH and HVM; PV guests have none
-    u64* mfn             # PHYSMAP_MMIO: not RAM.  Bit 63: read-only
+    u64* mfn             # PHYSMAP_*: flags and machine frame; 0: not RAM
     u64 max_gfn
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -603,6 +611,15 @@ cdef struct Lapic:       # the local APIC of a vcpu (cpu/lapic.pxi)
     u64 tsc_deadline
     u32 eoi              # 1 + vector of a level-triggered interrupt whose EOI the machine has not seen
 
+cdef struct HvmState:    # what Xen keeps for a vcpu with a p2m (hvm.pxi)
+    u8* vcpu_info        # host address of struct vcpu_info: upcall pending 0
+    u32 callback_vector  # of upcalls, for all vcpus alike (HVM_PARAM_CALLBACK_IRQ); 0: none
+    u32 vcpu_id
+    u32 domid
+    u32 version          # answer of xen_version(XENVER_version)
+    u64 again_rip        # the VMCALL
+    u64 counts[64]       # hypercalls made, by number
+
 cdef struct Clock:
     u32 is_virtual       # 0: host CLOCK_MONOTONIC, 1: instructions retired + skipped idle time
     u64 start            # real: host ns at time 0
@@ -649,6 +666,10 @@ cdef struct Cpu:
     u64 int_rip          # INT n: RIP of the instruction, where a fault of its delivery goes back to
     u64 cr2
     Exit exit
+    # The instruction being restarted has had these answers from devices, in this order (access.pxi)
+    u32 mmio_n
+    u32 mmio_next        # the one it asks for next
+    MmioDone mmio[24]
     # Segments and system registers
     Seg seg[8]           # ES CS SS DS FS GS, then 6 = LDTR, 7 = TR
     DescTable gdtr
@@ -729,6 +750,7 @@ cdef struct Cpu:
     u32 apic_id
     Lapic* lapic         # NULL: none
     ApicBusState* apic_bus
+    HvmState* hvm        # NULL: a PV guest or a bare machine
     u64 lapic_page       # frame of the xAPIC registers; ~0: none
     u32 wake             # an interrupt was sent to a vcpu that sleeps
     TlbEntry* tlbs[2]

@@ -21,6 +21,8 @@ from xenfast.xen.evtchn import EventChannels, PythonPorts
 from xenfast.xen.evtchn_2l import TwoLevelPorts
 from xenfast.xen.gnttab import GrantTable
 from xenfast.xen.gnttab_map import Mapping, release_all
+from xenfast.xen.hvm.domain import HvmDomain
+from xenfast.xen.hvm.vcpu import HvmVcpu
 from xenfast.xen.hypercall import name_of
 from xenfast.xen.time import write_wall_clock
 from xenfast.xen.vcpu import Vcpu
@@ -34,15 +36,19 @@ MAX_VCPUS = 128
 PGT_WRITABLE = 7        # cpu/state.pxd: Frame.type, Frame.flags
 FRAME_ALLOCATED = 4
 LOG_KINDS = 256         # different warnings a domain may cause
+VCPU_CLASSES: dict[str, type[Vcpu]] = {"pv": Vcpu, "hvm": HvmVcpu, "pvh": HvmVcpu}
 
 
 class Domain:
     """struct domain.  ``vcpus=0`` makes a domain whose kernel is Python."""
 
     def __init__(self, hypervisor: "Hypervisor", domid: int, name: str, *, max_pages: int, vcpus: int,
-                 uuid: bytes = bytes(16), max_grant_frames: int = 64, max_evtchns: int = 1023, cpuid: Any = None) -> None:
+                 uuid: bytes = bytes(16), max_grant_frames: int = 64, max_evtchns: int = 1023, cpuid: Any = None,
+                 kind: str = "pv") -> None:
         if not 0 <= vcpus <= MAX_VCPUS:
             raise XenfastError(f"a domain cannot have {vcpus} vcpus (at most {MAX_VCPUS})")
+        if kind not in VCPU_CLASSES:
+            raise XenfastError(f"there are no domains of kind {kind!r} ({', '.join(VCPU_CLASSES)})")
         self.hypervisor = hypervisor
         self.domid, self.name, self.uuid = domid, name, uuid
         self.cpuid = cpuid
@@ -73,7 +79,8 @@ class Domain:
         write_wall_clock(self.shared_info, hypervisor.clock)
         self.evtchn = EventChannels(self, max_evtchns if vcpus else PythonPorts.max_ports)
         self.gnttab = GrantTable(self, max_grant_frames if vcpus else 1 << 16)
-        self.vcpus = [Vcpu(self, i) for i in range(vcpus)]
+        self.hvm = None if kind == "pv" else HvmDomain(self, kind, max_pages)
+        self.vcpus: list[Vcpu] = [VCPU_CLASSES[kind](self, i) for i in range(vcpus)]
         self.evtchn.abi = self.first_port_abi()
 
     def __repr__(self) -> str:
@@ -111,6 +118,11 @@ class Domain:
         if rc:
             raise XenfastError(f"the page tables of domain {self.domid} are not valid ({errno.errorcode.get(-rc, rc)})")
         self.vcpus[0].set_context(context)
+        self.vcpus[0].bring_up()
+
+    def start_hvm(self) -> None:
+        """Firmware or a builder has written memory, and perhaps the registers of vcpu 0: start it."""
+        self.vcpus[0].initialised = True
         self.vcpus[0].bring_up()
 
     def first_port_abi(self) -> TwoLevelPorts | PythonPorts:

@@ -48,10 +48,11 @@ class Hypervisor:
 
     def create_domain(self, name: str = "", *, max_pages: int = 0, vcpus: int = 1, uuid: bytes = bytes(16),
                       domid: int | None = None, max_grant_frames: int = 64, max_evtchns: int = 1023,
-                      cpuid: Any = None) -> Domain:
+                      cpuid: Any = None, kind: str = "pv") -> Domain:
         """A new domain with vcpus that are all down; the builder brings up vcpu 0.  ``vcpus=0``: a kernel in Python.
 
-        ``cpuid`` is its CPUID policy (``xenfast.cpuid.Policy``), None for all there is.
+        ``cpuid`` is its CPUID policy (``xenfast.cpuid.Policy``), None for all there is.  ``kind`` is pv, hvm or pvh; the last
+        two have ``domain.hvm`` (xen/hvm/domain.py), and their vcpu 0 is at the reset vector.
         """
         with self.lock:
             if domid is None:
@@ -60,7 +61,7 @@ class Hypervisor:
             if domid in self.domains:
                 raise XenfastError(f"there is a domain {domid} already")
             domain = Domain(self, domid, name or f"domain-{domid}", max_pages=max_pages, vcpus=vcpus, uuid=uuid,
-                            max_grant_frames=max_grant_frames, max_evtchns=max_evtchns, cpuid=cpuid)
+                            max_grant_frames=max_grant_frames, max_evtchns=max_evtchns, cpuid=cpuid, kind=kind)
             self.domains[domid] = domain
             return domain
 
@@ -71,9 +72,8 @@ class Hypervisor:
             raise XenError(errno.ESRCH, f"no domain {domid}")
         return domain
 
-    def make_core(self, vcpu: Any) -> Any:
-        """What runs the instructions of a new vcpu."""
-        core = _core.PvVcpu(self.memory, clock=self.clock.core, domain=vcpu.domain.core, vcpu_id=vcpu.vcpu_id)
+    def set_up_core(self, vcpu: Any, core: Any) -> Any:
+        """What all new vcpus have in common: engine, seed, CPUID policy."""
         core.exact = self.clock.is_virtual
         core.engine = self.engine
         core.seed = (self.seed << 24 ^ vcpu.domain.domid << 8 ^ vcpu.vcpu_id) & (1 << 64) - 1

@@ -320,12 +320,11 @@ class VirtualTimeScheduler(Scheduler):
             if self._woken:                     # no longer alone, perhaps
                 self._woken = False
                 stop = min(stop, clock.now() + VIRTUAL_QUANTUM)
-            if loop.run_ready():
-                if until is not None and until():
-                    break
-                timer = loop.next_deadline()
-                if timer is not None:
-                    due = min(due, timer)
+            if loop.run_ready() and until is not None and until():
+                break
+            timer = loop.next_deadline()        # a device may have set one
+            if timer is not None:
+                due = min(due, timer)
 
     def _skip_idle(self, vcpus: list["Vcpu"], end: float | None) -> bool:
         """Nobody can run: let time pass until something is due.  False: nothing ever is."""

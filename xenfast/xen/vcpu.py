@@ -2,12 +2,13 @@
 
 Follows xen/common/domain.c and sched/core.c: a vcpu is down, blocked (by SCHEDOP_block until an event, by SCHEDOP_poll
 until one of some ports) or runnable.  What runs the guest's instructions is ``core``, a ``_core.PvVcpu``; nothing else
-in xen/ touches it while it runs, but for ``kick()``.
+in xen/ touches it while it runs, but for ``kick()``.  Those of domains with a p2m: xen/hvm/vcpu.py.
 """
 
 import logging
 from typing import TYPE_CHECKING, Any
 
+from xenfast import _core
 from xenfast._core import ExitReason, SharedWords
 from xenfast.abi import vcpu as abi
 from xenfast.abi import xen
@@ -53,7 +54,7 @@ class Vcpu:
         self.runstate_area = 0          # guest linear address of the registered copy
         self.runstate_dirty = False     # the copy is out of date
         self.info_mfn: int | None = None    # frame of a registered vcpu_info
-        self.core: Any = domain.hypervisor.make_core(self)
+        self.core: Any = domain.hypervisor.set_up_core(self, self.make_core())
         if domain.hypervisor.profiler is not None:
             self.core.profiling = True
         self._place_info(self._default_info())
@@ -62,6 +63,10 @@ class Vcpu:
 
     def __repr__(self) -> str:
         return f"<Vcpu {self.domain.domid}v{self.vcpu_id}>"
+
+    def make_core(self) -> Any:
+        """What runs its instructions."""
+        return _core.PvVcpu(self.hypervisor.memory, clock=self.hypervisor.clock.core, domain=self.domain.core, vcpu_id=self.vcpu_id)
 
     # --- vcpu_info ---------------------------------------------------------------------------------------------------
     def _default_info(self) -> memoryview:

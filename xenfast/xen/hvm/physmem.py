@@ -1,6 +1,6 @@
 """Guest-physical memory as a device (DMA), the firmware or a builder sees it: through the domain's physmap.
 
-Bytes that are no RAM read as all ones and ignore writes, as on a PC; so a guest that gives a device a bad address harms
+Bytes that are no RAM read as all ones, and they and ROMs ignore writes, as on a PC; so a guest that gives a device a bad address harms
 nobody but itself.
 """
 
@@ -31,10 +31,11 @@ class PhysMem:
             for mfn, at, n in self.pieces(address, size)
         )
 
-    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, address: int, data: bytes | bytearray | memoryview, *, rom: bool = False) -> None:
+        """``rom``: firmware that writes into its own ROM."""
         done = 0
         for mfn, at, n in self.pieces(address, len(data)):
-            if mfn is not None:
+            if mfn is not None and (rom or not self.physmap.is_readonly(address + done >> 12)):
                 self.memory.view(mfn)[at:at + n] = data[done:done + n]
                 self.memory.wrote(mfn)
             done += n
@@ -42,12 +43,18 @@ class PhysMem:
     def views(self, address: int, size: int) -> list[memoryview]:
         """The memory itself, a piece a page, for readv and writev; call ``wrote(address, size)`` after writing into it.
 
-        What is no RAM is replaced by scratch memory.
+        What is no RAM is replaced by scratch memory, and a ROM by a copy.
         """
-        return [
-            self.memory.view(mfn)[at:at + n] if mfn is not None else memoryview(bytearray(b"\xff" * n))
-            for mfn, at, n in self.pieces(address, size)
-        ]
+        views, gfn = [], address >> 12
+        for mfn, at, n in self.pieces(address, size):
+            if mfn is None:
+                views.append(memoryview(bytearray(b"\xff" * n)))
+            elif self.physmap.is_readonly(gfn):
+                views.append(memoryview(bytearray(self.memory.view(mfn, readonly=True)[at:at + n])))
+            else:
+                views.append(self.memory.view(mfn)[at:at + n])
+            gfn += 1
+        return views
 
     def wrote(self, address: int, size: int) -> None:
         for mfn, _, _ in self.pieces(address, size):
