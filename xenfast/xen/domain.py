@@ -79,6 +79,7 @@ class Domain:
         write_wall_clock(self.shared_info, hypervisor.clock)
         self.evtchn = EventChannels(self, max_evtchns if vcpus else PythonPorts.max_ports)
         self.gnttab = GrantTable(self, max_grant_frames if vcpus else 1 << 16)
+        self.vcpu_count = vcpus
         self.hvm = None if kind == "pv" else HvmDomain(self, kind, max_pages)
         self.vcpus: list[Vcpu] = [VCPU_CLASSES[kind](self, i) for i in range(vcpus)]
         self.evtchn.abi = self.first_port_abi()

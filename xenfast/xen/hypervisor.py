@@ -72,13 +72,14 @@ class Hypervisor:
             raise XenError(errno.ESRCH, f"no domain {domid}")
         return domain
 
-    def set_up_core(self, vcpu: Any, core: Any) -> Any:
-        """What all new vcpus have in common: engine, seed, CPUID policy."""
+    def make_core(self, vcpu: Any) -> Any:
+        """What runs the instructions of a new vcpu."""
+        core = vcpu.new_core()
         core.exact = self.clock.is_virtual
         core.engine = self.engine
         core.seed = (self.seed << 24 ^ vcpu.domain.domid << 8 ^ vcpu.vcpu_id) & (1 << 64) - 1
         if vcpu.domain.cpuid is not None:
-            vcpu.domain.cpuid.apply(core)
+            vcpu.domain.cpuid.apply(core, threads=vcpu.threads)
         return core
 
     def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> StopReason:

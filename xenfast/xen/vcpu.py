@@ -54,18 +54,23 @@ class Vcpu:
         self.runstate_area = 0          # guest linear address of the registered copy
         self.runstate_dirty = False     # the copy is out of date
         self.info_mfn: int | None = None    # frame of a registered vcpu_info
-        self.core: Any = domain.hypervisor.set_up_core(self, self.make_core())
+        self.core: Any = domain.hypervisor.make_core(self)
         if domain.hypervisor.profiler is not None:
             self.core.profiling = True
         self._place_info(self._default_info())
         if self.vcpu_id < xen.XEN_LEGACY_MAX_VCPUS:
             self.core.set_vcpu_info(domain.shared_info_mfn, vcpu_id * xen.VCPU_INFO_SIZE)
 
+    @property
+    def threads(self) -> int:
+        """Processors of the machine as CPUID counts them; a PV guest does not look."""
+        return 1
+
     def __repr__(self) -> str:
         return f"<Vcpu {self.domain.domid}v{self.vcpu_id}>"
 
-    def make_core(self) -> Any:
-        """What runs its instructions."""
+    def new_core(self) -> Any:
+        """What runs the instructions of this kind of vcpu."""
         return _core.PvVcpu(self.hypervisor.memory, clock=self.hypervisor.clock.core, domain=self.domain.core, vcpu_id=self.vcpu_id)
 
     # --- vcpu_info ---------------------------------------------------------------------------------------------------

@@ -167,7 +167,8 @@ class HvmDomain:
         """A shutdown of the processor is a reset, or what the builder has put into HVM_PARAM_TRIPLE_FAULT_REASON."""
         reason = self.params[params.HVM_PARAM_TRIPLE_FAULT_REASON]
         lines = "\n".join(vcpu.dump())
-        self.domain.hypervisor.console.printk(f"d{self.domain.domid}v{vcpu.vcpu_id} Triple fault - invoking HVM shutdown action {reason}\n{lines}")
+        who = f"d{self.domain.domid}v{vcpu.vcpu_id}"
+        self.domain.hypervisor.console.printk(f"{who} Triple fault - invoking HVM shutdown action {reason}\n{lines}")
         if reason == sched.SHUTDOWN_crash:
             self.domain.crash("triple fault", vcpu)
         else:

@@ -34,12 +34,17 @@ class HvmVcpu(base.Vcpu):
         super().__init__(domain, vcpu_id)
         self.evtchn_vector = 0          # HVMOP_set_evtchn_upcall_vector
 
-    def make_core(self) -> _core.HvmVcpu:
+    def new_core(self) -> _core.HvmVcpu:
         hypervisor = self.hypervisor
         return _core.HvmVcpu(
             hypervisor.memory, self.hvm.physmap, hypervisor.clock.core, apics=self.hvm.apics, apic_id=2 * self.vcpu_id,
             vcpu_id=self.vcpu_id, domid=self.domain.domid,
         )  # fmt: skip
+
+    @property
+    def threads(self) -> int:
+        """APIC IDs are even, as under Xen: room for twice as many."""
+        return 2 * self.domain.vcpu_count
 
     # --- sleep and wakening ------------------------------------------------------------------------------------------
     def look(self) -> None:
