@@ -62,7 +62,7 @@ class XenPlatform(PciDevice):
         if mmio:
             region = Region(MMIO_SIZE, lambda offset, size: 0, lambda offset, size, value: None, width=8, name="Xen platform memory")
             self.bar_memory(1, region, prefetch=True)
-        self.unplugged = 0
+        self.gone = 0
         self.lines = 0
         self._forget()
 
@@ -143,10 +143,10 @@ class XenPlatform(PciDevice):
             for nic in self.nics:
                 if nic.bus is not None:
                     nic.bus.detach(nic)
-        if mask & ~self.unplugged:
+        if mask & ~self.gone:
             names = ("disks", "network cards", "disks but the first", "NVMe disks")
             log.info("unplugged: %s", ", ".join(name for bit, name in enumerate(names) if mask >> bit & 1))
-        self.unplugged |= mask
+        self.gone |= mask
         if self.on_unplug is not None:
             self.on_unplug(mask)
 
@@ -156,11 +156,11 @@ class XenPlatform(PciDevice):
         self._forget()
 
     def save(self) -> dict[str, Any]:
-        own = ("flags", "product", "build", "line", "unplugged")
+        own = ("flags", "product", "build", "line", "gone")
         return super().save() | {name: getattr(self, name) for name in own}
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
         self.flags, self.product, self.build, self.line = state["flags"], state["product"], state["build"], state["line"]
-        if state["unplugged"]:
-            self.unplug(state["unplugged"])
+        if state["gone"]:
+            self.unplug(state["gone"])
