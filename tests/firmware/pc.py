@@ -2,6 +2,11 @@
 
 from types import SimpleNamespace
 
+from xenfast.devices.drive import Drive
+from xenfast.firmware.asm import Assembler
+from xenfast.firmware.bios import Bios, BiosConfig
+from xenfast.firmware.bios_rom import checksummed
+from xenfast.firmware.drives import CDROM, DISK, BiosDrive
 from xenfast.machine import Machine, Reason
 from xenfast.xen.hvm import bus
 from xenfast.xen.hvm.physmem import PhysMem
@@ -54,7 +59,13 @@ class Pc:
             physmap=self.machine.physmap, physmem=PhysMem(self.machine.memory, self.machine.physmap), ports=bus.ports(),
             mmio=bus.memory(), timers=FakeTimers(), current=self.cpu,
         )
+        self.hvm.rom = self._rom
+        self.hvm.alias = lambda *_: None
         self.on_halt = None         # called at HLT with interrupts on; returns False to stop there
+
+    def _rom(self, address, data):
+        self.mem.write(address, data)
+        self.machine.physmap.set(address >> 12, range(address >> 12, address + len(data) >> 12), readonly=True)
 
     @property
     def mem(self):
@@ -87,3 +98,99 @@ class Pc:
             elif reason != Reason.BUDGET:
                 return reason
         return Reason.BUDGET
+
+
+class Cmos:
+    """A clock that stands still, and 128 bytes behind ports 70h and 71h."""
+
+    def __init__(self, hvm):
+        self.index, self.data = 0, bytearray(128)
+        self.data[0:14] = bytes((0x56, 0, 0x34, 0, 0x12, 0, 3, 0x24, 0x11, 0x26, 0x26, 0x02, 0, 0x80))
+        self.data[0x32] = 0x20
+        hvm.ports.add(0x70, bus.Region(2, self._read, self._write, width=1, name="cmos"))
+
+    def _read(self, offset, _size):
+        return self.data[self.index] if offset else 0xFF
+
+    def _write(self, offset, _size, value):
+        if offset:
+            self.data[self.index] = value
+        else:
+            self.index = value & 0x7F
+
+
+class Screen:
+    """INT 10h that remembers what was written by teletype."""
+
+    def __init__(self, pc):
+        self.pc, self.text = pc, ""
+
+    def post(self, mem):
+        """As VgaBios.post: takes the vector."""
+        mem.write_int(0x10 * 4, 4, 0xC000 << 16 | 4)
+
+    def install(self, bios):
+        asm = Assembler(0x1000)
+        asm.code("db 0x55, 0xAA, 1\nretf\ntrap int10\niret")
+        self.pc.hvm.rom(0xC0000, checksummed(asm.finish()[:512], 511).ljust(0x1000, b"\0"))
+        bios.traps.bind(0xC0004, self._int10)
+
+    def _int10(self, call):
+        if call.ah == 0x0E:
+            self.text += chr(call.al)
+
+
+class Memory:
+    """An image in memory, as those of dom0/block."""
+
+    def __init__(self, data, readonly=False, path="memory"):
+        self.data, self.readonly, self.path = bytearray(data), readonly, path
+
+    @property
+    def size_sectors(self):
+        return len(self.data) // 512
+
+    def readv(self, offset, buffers):
+        for buffer in buffers:
+            buffer[:] = self.data[offset:offset + len(buffer)]
+            offset += len(buffer)
+
+    def writev(self, offset, buffers):
+        for buffer in buffers:
+            self.data[offset:offset + len(buffer)] = buffer
+            offset += len(buffer)
+
+    def flush(self):
+        pass
+
+    def discard(self, offset, length):
+        pass
+
+    def close(self):
+        pass
+
+
+class BiosPc(Pc):
+    """A Pc with our BIOS, a clock and a screen.  ``power_on()`` runs until the boot sector halts or the budget is used up."""
+
+    def __init__(self, memory=4 << 20, **config):
+        super().__init__(memory)
+        self.cmos = Cmos(self.hvm)
+        self.screen = Screen(self)
+        config.setdefault("e820", lambda: [(0, 0x9FC00, 1), (0x100000, memory - 0x100000, 1)])
+        self.bios = Bios(self.hvm, BiosConfig(video=self.screen.post, **config))
+        self.screen.install(self.bios)
+        self.on_halt = BiosPc.tick
+
+    def tick(self):
+        """55 ms pass, and the timer interrupts."""
+        self.hvm.timers.advance(54_925_493)
+        self.cpu.interrupt(8)
+        return True
+
+    def power_on(self, budget=1_000_000):
+        return self.run(0xF000, 0xFFF0, budget)
+
+
+def disk(data, kind=DISK, **more):
+    return BiosDrive(Drive(Memory(data), cdrom=kind == CDROM), kind, **more)
