@@ -1,8 +1,8 @@
 """A domain's devices and nodes in xenstore: what the toolstack writes so that guest and domain 0 find each other.
 
 Paths are those of docs/misc/xenstore-paths.pandoc, values those libxl writes.  Disks are served by dom0/blkback.py,
-the console by dom0/consoled.py; this module only introduces them to each other.  Networks and other devices are left
-out until they have back ends.
+networks by dom0/netback.py, the console by dom0/consoled.py; this module only introduces them to each other.  Other
+devices are left out until they have back ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenfast.abi.io.xenbus import XenbusState
 from xenfast.dom0.block import Image, open_image
+from xenfast.dom0.net.networks import Networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from xenfast.libxl.build import Built
     from xenfast.libxl.config import DomainConfig
     from xenfast.libxl.disk import DiskSpec
+    from xenfast.libxl.network import NicSpec
     from xenfast.xen.domain import Domain
     from xenfast.xen.hypervisor import Hypervisor
     from xenfast.xenstore.xenstored import XenStored
@@ -50,6 +52,7 @@ class Attached:
     def __init__(self, images: dict[str, Image]) -> None:
         self.images = images
         self.disks: dict[str, Any] = {}     # vdev -> its back end
+        self.nics: dict[int, Any] = {}      # devid -> its back end
         self.console: Any = None
 
 
@@ -60,6 +63,7 @@ class Devices:
         self.hypervisor, self.store = hypervisor, store
         self.client = store.client("toolstack")
         self.attached: dict[int, Attached] = {}
+        self.networks = Networks(hypervisor)
         self._domain0()
 
     # --- disks before there is a domain: a missing image is found before anything is built ---------------------------
@@ -101,13 +105,25 @@ class Devices:
             backend = Blkback(self.hypervisor, self.store, domain, spec.number, images[spec.vdev])
             backend.start()
             held.disks[spec.vdev] = backend
+        for nic in config.vifs:
+            self.attach_nic(domain, nic)
+
+    def attach_nic(self, domain: Domain, spec: NicSpec) -> None:
+        """Plug a network interface into its switch, also into a domain that runs."""
+        from xenfast.dom0.netback import Netback
+
+        port = self.networks.switch(spec.bridge).port(spec.vifname or f"vif{domain.domid}.{spec.devid}", spec.mac)
+        self._nic_nodes(domain.domid, spec, port.switch.name)
+        backend = Netback(self.hypervisor, self.store, domain, spec.devid, port)
+        self.attached[domain.domid].nics[spec.devid] = backend
+        backend.start()
 
     def detach(self, domain: Domain) -> None:
         """Take everything away again; harmless for a domain that has nothing."""
         held = self.attached.pop(domain.domid, None)
         if held is None:
             return
-        for backend in held.disks.values():
+        for backend in [*held.disks.values(), *held.nics.values()]:
             backend.close()
         if held.console is not None:
             held.console.close()
@@ -128,6 +144,10 @@ class Devices:
     def disk_stats(self, domain: Domain) -> dict[str, dict[str, int]]:
         held = self.attached.get(domain.domid)
         return {vdev: backend.stats() for vdev, backend in held.disks.items()} if held is not None else {}
+
+    def nic_stats(self, domain: Domain) -> dict[str, dict[str, int]]:
+        held = self.attached.get(domain.domid)
+        return {str(devid): backend.stats() for devid, backend in held.nics.items()} if held is not None else {}
 
     # --- nodes -------------------------------------------------------------------------------------------------------
     def _write(self, nodes: dict[str, Any], perms: list[str]) -> None:
@@ -225,6 +245,44 @@ class Devices:
                 f"{front}/virtual-device": spec.number,
                 f"{front}/device-type": kind,
                 f"{front}/state": int(XenbusState.Initialising),
+            },
+            [f"n{domid}", "r0"],
+        )
+
+    def _nic_nodes(self, domid: int, spec: NicSpec, bridge: str) -> None:
+        """The two directories of a network interface (libxl__set_xenstore_nic)."""
+        front = f"{domain_path(domid)}/device/vif/{spec.devid}"
+        back = f"/local/domain/0/backend/vif/{domid}/{spec.devid}"
+        optional = {"ip": spec.ip, "vifname": spec.vifname, "mtu": spec.mtu}
+        if spec.rate_bytes:
+            optional["rate"] = f"{spec.rate_bytes},{spec.rate_interval_us}"
+        self._write({f"{domain_path(domid)}/device/vif": ""}, ["n0", f"r{domid}"])
+        self._write(
+            {
+                back: "",
+                f"{back}/frontend": front,
+                f"{back}/frontend-id": domid,
+                f"{back}/online": 1,
+                f"{back}/state": int(XenbusState.Initialising),
+                f"{back}/script": spec.script or "vif-bridge",
+                f"{back}/mac": spec.mac,
+                f"{back}/bridge": bridge,
+                f"{back}/handle": spec.devid,
+                f"{back}/type": "vif",
+                **{f"{back}/{name}": value for name, value in optional.items() if value},
+            },
+            ["n0", f"r{domid}"],
+        )
+        self._write(
+            {
+                front: "",
+                f"{front}/backend": back,
+                f"{front}/backend-id": 0,
+                f"{front}/state": int(XenbusState.Initialising),
+                f"{front}/handle": spec.devid,
+                f"{front}/mac": spec.mac,
+                f"{front}/mtu": spec.mtu or 1500,
+                f"{front}/trusted": int(spec.trusted),
             },
             [f"n{domid}", "r0"],
         )

@@ -108,6 +108,7 @@ class Host:
         """Destroy all domains, close their disks."""
         for domain in list(self.domains.values()):
             domain.destroy()
+        self.devices.networks.close()
         self.hypervisor.close()
 
     def __enter__(self) -> Host:
@@ -214,6 +215,7 @@ class Domain:
             "guest_seconds": round((self.host.hypervisor.clock.now() - self.xen.created_ns) / 1e9, 6),
             "hypercalls": dict(self.xen.hypercalls.most_common()),
             "disks": self.host.devices.disk_stats(self.xen),
+            "nics": self.host.devices.nic_stats(self.xen),
             "console_bytes": self.console.count,
         }
 
@@ -313,8 +315,6 @@ def _refuse_missing(settings: config.DomainConfig) -> None:
     """What can be asked for and is not there yet, before anything is built."""
     if settings.type != "pv":
         raise XenfastError(f"guests of type {settings.type!r} are not supported yet, only PV guests are")
-    if settings.vifs:
-        raise XenfastError("networks (vif) are not supported yet")
     if settings.vfbs:
         raise XenfastError("framebuffers (vfb) are not supported yet")
 
