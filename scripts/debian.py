@@ -170,6 +170,7 @@ def modinfo(data: bytes) -> dict[str, list[str]]:
 APPLETS = (
     "[ cat cp dd df dmesg echo grep head insmod ls md5sum mkdir mknod mount mv nproc poweroff reboot"
     " rm seq sh sleep sync tail test time touch umount uname wc"
+    " chmod httpd ifconfig ip nc ping route traceroute udhcpc wget"
 )
 
 PRELUDE = """#!/bin/sh
