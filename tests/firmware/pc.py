@@ -7,6 +7,7 @@ from xenfast.firmware.asm import Assembler
 from xenfast.firmware.bios import Bios, BiosConfig
 from xenfast.firmware.bios_rom import checksummed
 from xenfast.firmware.drives import CDROM, DISK, BiosDrive
+from xenfast.firmware.traps import Call
 from xenfast.machine import Machine, Reason
 from xenfast.xen.hvm import bus
 from xenfast.xen.hvm.physmem import PhysMem
@@ -190,6 +191,34 @@ class BiosPc(Pc):
 
     def power_on(self, budget=1_000_000):
         return self.run(0xF000, 0xFFF0, budget)
+
+    @classmethod
+    def started(cls, **config):
+        """One that has been through power-on and found nothing to boot."""
+        pc = cls(boot="", **config)
+        pc.power_on(budget=3000)
+        assert "No bootable device" in pc.screen.text
+        return pc
+
+    def interrupt(self, number, *, stack=0x7000, budget=100_000, **registers):
+        """INT n in real mode with these registers; what comes back, flags as cf and zf."""
+        self.mem.write(0x7C00, bytes((0xCD, number, 0xFA, 0xF4)))
+        cpu = self.cpu
+        cpu.rsp = stack
+        cpu.rflags = 0x202
+        for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"):
+            setattr(cpu, name, 0)
+        for name in ("ds", "es", "ss"):
+            cpu.set_segment(name, 0, 0, 0xFFFF, 0x93)
+        call = Call(self.hvm, cpu)
+        for name, value in registers.items():
+            setattr(call, name, value)
+        reason = self.run(0, 0x7C00, budget)
+        if reason != Reason.HLT or cpu.rip != 0x7C04:
+            return None
+        call = Call(self.hvm, cpu)
+        names = ("ax", "bx", "cx", "dx", "si", "di", "al", "ah", "bl", "bh", "cl", "ch", "dl", "dh", "eax", "ebx", "ecx", "edx", "es")
+        return SimpleNamespace(cf=bool(cpu.rflags & 1), zf=bool(cpu.rflags & 64), **{n: getattr(call, n) for n in names})
 
 
 def disk(data, kind=DISK, **more):
