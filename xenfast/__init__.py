@@ -2,7 +2,8 @@
 
 The public API, exported once; everything is imported when it is first used, so that ``import xenfast`` costs nothing.
 
-    Host, Domain      create domains from a config, talk to their consoles, wait for them (libxl/domain.py)
+    Host, Domain      create domains from a config, talk to their consoles, wait for them (libxl/host.py, libxl/domain.py)
+    EOF, TIMEOUT      patterns of Console.expect, and what it raises (libxl/console.py)
     Machine           a bare CPU with memory and no Xen, for tools (machine.py)
     XenfastError      a user's mistake, in one sentence (errors.py)
 """
@@ -12,19 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xenfast.errors import XenfastError as XenfastError
+    from xenfast.libxl.console import EOF as EOF
+    from xenfast.libxl.console import TIMEOUT as TIMEOUT
     from xenfast.libxl.domain import Domain as Domain
-    from xenfast.libxl.domain import Host as Host
+    from xenfast.libxl.host import Host as Host
     from xenfast.machine import Machine as Machine
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Domain": "xenfast.libxl.domain",
-    "Host": "xenfast.libxl.domain",
+    "EOF": "xenfast.libxl.console",
+    "Host": "xenfast.libxl.host",
     "Machine": "xenfast.machine",
+    "TIMEOUT": "xenfast.libxl.console",
     "XenfastError": "xenfast.errors",
 }
-__all__ = ["Domain", "Host", "Machine", "XenfastError", "__version__"]
+__all__ = ["EOF", "TIMEOUT", "Domain", "Host", "Machine", "XenfastError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ def storm(regions, mem, accesses=20000, seed=1, interesting=None, seconds=20):
             size = rng.choice((1, 2, 4))
             if rng.random() < 0.5:
                 assert len(region.read_block(0, size, 300)) == 300 * size
-            else:
+            elif region.write_block is not None:
                 region.write_block(0, size, rng.randbytes(300 * size))
         if rng.random() < 0.01:
             mem.write(rng.randrange(0, 256 * 4096), rng.randbytes(rng.randrange(1, 600)))

@@ -1,11 +1,13 @@
 """What tests of disk controllers share: images in memory, guest memory, and a driver of an IDE channel that a test can read."""
 
 import errno
+import heapq
 
 from xenfast import _core
 from xenfast.devices import ide
 from xenfast.devices.drive import Drive
 from xenfast.dom0.block.raw import Unsupported
+from xenfast.xen.eventloop import Timer
 from xenfast.xen.hvm.irq import Line
 from xenfast.xen.hvm.physmem import PhysMem
 
@@ -73,6 +75,37 @@ def guest_memory(pages=512):
     mem = PhysMem(memory, physmap)
     mem.keep = memory
     return mem
+
+
+class FakeTimers:
+    """A clock that a test moves: ``run()`` makes all calls that are due within so many ns."""
+
+    def __init__(self):
+        self.time, self.calls, self.count = 0, [], 0
+
+    def now(self):
+        return self.time
+
+    def call_at(self, deadline, callback, *args):
+        self.count += 1
+        timer = Timer(callback, args)
+        heapq.heappush(self.calls, (deadline, self.count, timer))
+        return timer
+
+    def call_later(self, delay, callback, *args):
+        return self.call_at(self.time + delay, callback, *args)
+
+    def call_soon(self, callback, *args):
+        self.call_at(self.time, callback, *args)
+
+    def run(self, delay=1_000_000_000):
+        end = self.time + delay
+        while self.calls and self.calls[0][0] <= end:
+            deadline, _, timer = heapq.heappop(self.calls)
+            self.time = max(self.time, deadline)
+            if timer.callback is not None:
+                timer.callback(*timer.args)
+        self.time = end
 
 
 class Host:

@@ -204,7 +204,7 @@ cdef class Vcpu:
         cdef MachineClock k = clock if clock is not None else MachineClock()
         cdef int i
         cdef u8* room
-        room = <u8*>reserve(CPU_BYTES)      # signal frames land below the Cpu while translated code runs
+        room = room_take(&memory.m)         # signal frames land below the Cpu while translated code runs
         if room == NULL:
             raise MemoryError
         self.c = <Cpu*>(room + CPU_HEADROOM)
@@ -253,7 +253,7 @@ cdef class Vcpu:
         for i in range(PARKED):
             release(self.c.parked[i].tlb, sizeof(TlbEntry) * TLB_SIZE)
         jit_free(self.c.jit)
-        release(<u8*>self.c - CPU_HEADROOM, CPU_BYTES)
+        room_give(self.c.mem, <u8*>self.c - CPU_HEADROOM)
 
     # -- running ------------------------------------------------------------------------------------------------------
     def run(self, i64 budget=0x7FFFFFFFFFFFFFFF):

@@ -70,15 +70,17 @@ cdef void mark_code(Cpu* c, u64 mfn, u64 first, u64 last) noexcept nogil:
     cdef u64 g
     cdef u32 bit = c.code_bit
     cdef u32 i
+    cdef Cpu* other
     for g in range(first >> 6, (last >> 6) + 1):
         c.cache.pages[mfn].bitmap |= <u64>1 << g
     if c.mem.frames[mfn].code & bit:
         return
     fetch_or(&c.mem.frames[mfn].code, bit)
     tlb_protect_frame(c, mfn)
-    for i in range(c.mem.vcpu_slots):
-        if c.mem.vcpus[i] != NULL and c.mem.vcpus[i] != c and c.mem.vcpus[i].in_run:
-            request_wait(c, c.mem.vcpus[i], REQ_FLUSH)
+    for i in range(c.mem.vcpu_top):
+        other = c.mem.vcpus[i]                            # it may go away meanwhile: room_give()
+        if other != NULL and other != c and other.in_run:
+            request_wait(c, other, REQ_FLUSH)
 
 cdef Insn* finish_block(Cpu* c, Block* b, Insn* first, const u8* host, u32 n, u32 pos, int off) noexcept nogil:
     """Add the terminator, which goes on at off, and choose the threaded handlers; returns the block's entry."""
@@ -372,7 +374,7 @@ cdef void queue_code_all(Mem* m, Cpu* writer, u64 mfn) noexcept nogil:
     """Every vcpu but the writer that holds code of this frame is asked to drop it."""
     cdef u32 i
     cdef Cpu* c
-    for i in range(m.vcpu_slots):
+    for i in range(m.vcpu_top):
         c = m.vcpus[i]
         if c != NULL and c != writer and m.frames[mfn].code & c.code_bit:
             queue_code(c, mfn)

@@ -60,7 +60,36 @@ cdef void mem_destroy(Mem* m) noexcept nogil:
     release(m.frames, m.max_page * sizeof(Frame))
     release(m.m2p, m.m2p_bytes)
     free(m.vcpus)
+    cdef void* room = m.spare_rooms
+    cdef void* after
+    while room != NULL:
+        after = (<void**>room)[0]
+        release(room, CPU_BYTES)
+        room = after
     memset(m, 0, sizeof(Mem))
+
+cdef u8* room_take(Mem* m) noexcept nogil:
+    """Address space for a new Cpu, all zeroes; NULL: the host refuses."""
+    spin_lock(&m.lock)
+    cdef void* room = m.spare_rooms
+    if room != NULL:
+        m.spare_rooms = (<void**>room)[0]
+        (<void**>room)[0] = NULL
+    spin_unlock(&m.lock)
+    return <u8*>(room if room != NULL else reserve(CPU_BYTES))
+
+cdef void room_give(Mem* m, u8* room) noexcept nogil:
+    """A Cpu is gone.  Its room stays mapped for the next one: a vcpu that is running may have just read its address in
+    Mem.vcpus, and look at requests there or leave one, which means nothing to zeroes or to the next Cpu.
+    """
+    discard(room, CPU_BYTES)
+    spin_lock(&m.lock)
+    (<void**>room)[0] = m.spare_rooms
+    m.spare_rooms = room
+    spin_unlock(&m.lock)
+
+cdef enum:
+    VCPU_SLOTS = 16384
 
 cdef int mem_add_vcpu(Mem* m, Cpu* c) noexcept nogil:
     """Enter a vcpu in the list that dropped code goes to.  -1: the host has no memory."""
@@ -72,13 +101,13 @@ cdef int mem_add_vcpu(Mem* m, Cpu* c) noexcept nogil:
             break
     else:
         i = m.vcpu_slots
-        grown = <Cpu**>realloc(m.vcpus, (i + 1024) * sizeof(Cpu*))
+        grown = <Cpu**>realloc(m.vcpus, (i + VCPU_SLOTS) * sizeof(Cpu*))
         if grown == NULL:
             spin_unlock(&m.lock)
             return -1
-        memset(grown + i, 0, 1024 * sizeof(Cpu*))
+        memset(grown + i, 0, VCPU_SLOTS * sizeof(Cpu*))
         m.vcpus = grown              # large enough at once that running vcpus never see it move
-        m.vcpu_slots = i + 1024
+        m.vcpu_slots = i + VCPU_SLOTS
     m.vcpus[i] = c
     m.vcpu_top = max(m.vcpu_top, i + 1)
     c.code_bit = <u32>1 << (i & 31)

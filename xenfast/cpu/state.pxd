@@ -513,6 +513,7 @@ cdef struct Mem:
     u32 vcpu_top         # slots in use are below this
     Cpu** vcpus          # every vcpu on this memory, of any domain; NULL for a free slot
     u32 vcpu_slots
+    void* spare_rooms    # rooms of vcpus that are gone, each with the address of the next at its start
     u32 lock             # spin lock for frame types and counts (pv_mmu)
     u32 split_lock       # spin lock of LOCKed operands that cross into a page elsewhere
 

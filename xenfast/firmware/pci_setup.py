@@ -141,8 +141,8 @@ def hole(bars: list[Bar], start: int) -> int:
     """Where the hole below 4 GiB must begin for these BARs to fit: grown by powers of two, at most to 2 GiB."""
     need = sum(bar.size for bar in bars)
     while need > MEMORY_END - start and start > LOWEST_START:
-        start = FOUR_GIB - 2 * (FOUR_GIB - start)
-    return max(start, LOWEST_START)
+        start = max(FOUR_GIB - 2 * (FOUR_GIB - start), LOWEST_START)
+    return start
 
 
 def place(pci: Any, *, hole_mib: int = 0, high_start: int = FOUR_GIB) -> Placement:
@@ -151,8 +151,8 @@ def place(pci: Any, *, hole_mib: int = 0, high_start: int = FOUR_GIB) -> Placeme
     memory = [bar for one in functions for bar in one.bars if not bar.is_io]
     ports = [bar for one in functions for bar in one.bars if bar.is_io]
     start = FOUR_GIB - (hole_mib << 20) if hole_mib else MEMORY_START
-    if not LOWEST_START <= start <= MEMORY_END - (16 << 20):
-        raise XenfastError(f"mmio_hole cannot be {hole_mib} MiB: it is between 80 and 2048")
+    if not 256 << 20 <= start <= MEMORY_END - (16 << 20):
+        raise XenfastError(f"mmio_hole cannot be {hole_mib} MiB: it is between 80 and 3840")
     start = hole(memory, start)
     low, high = _divided(memory, MEMORY_END - start)
     _give(low, start, MEMORY_END)

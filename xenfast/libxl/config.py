@@ -430,11 +430,19 @@ def _spec(what: str, parser: Callable[[str], Any], spec: Any, fail: Fail) -> Any
         raise fail(str(error)) from None
 
 
+def check_name(name: str) -> None:
+    """XenfastError for what cannot be the name of a domain."""
+    if not name or len(name) > MAX_NAME or not name.isprintable() or "/" in name:
+        raise XenfastError(f"{name[:MAX_NAME]!r} cannot be the name of a domain")
+    if name.isascii() and name.isdigit():
+        raise XenfastError(f"a domain cannot be called {name!r}: it would be taken for a domain's number")
+
+
 def _name(name: str, fail: Fail) -> str:
-    if len(name) > MAX_NAME or not name.isprintable() or "/" in name:
-        raise fail(f"{name[:MAX_NAME]!r} cannot be the name of a domain")
-    if name.isdigit():
-        raise fail(f"a domain cannot be called {name!r}: it would be taken for a domain's number")
+    try:
+        check_name(name)
+    except XenfastError as error:
+        raise fail(str(error)) from None
     return name
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from xenfast.errors import XenfastError
 from xenfast.libxl import elf
-from xenfast.libxl.domain import Host
+from xenfast.libxl.host import Host
 from xenfast.xen.profile import Profiler, Symbols, table
 
 

@@ -52,6 +52,7 @@ class EventLoop:
         self._events: deque[Channel] = deque()
         self._ready: deque[tuple[Callable[..., Any], tuple]] = deque()
         self._turn = threading.Lock()           # whose turn it is to run domain 0
+        self._holder = 0                        # the thread that has it
         self._timers: list[tuple[int, int, Timer]] = []     # a heap of (deadline, number, timer)
         self._timer_lock = threading.Lock()
         self._count = 0
@@ -110,14 +111,17 @@ class EventLoop:
                 return ran
             ran = True
             with self._turn:
+                self._holder = threading.get_ident()
                 for _ in range(len(self._ready)):
                     callback, args = self._ready.popleft()
                     self._call(callback, args)
+                self._holder = 0
 
     def deliver_events(self) -> bool:
         """Call the handlers of raised ports, unless another thread is at it: then it does these, too."""
         ran = False
         while self._events and self._turn.acquire(blocking=False):
+            self._holder = threading.get_ident()
             try:
                 while self._events:
                     ran = True
@@ -125,13 +129,22 @@ class EventLoop:
                 if self.after_batch is not None:
                     self.after_batch()
             finally:
+                self._holder = 0
                 self._turn.release()
         return ran
 
     def exclusively(self, callback: Callable[[], Any]) -> Any:
-        """The result of a call while no other thread runs domain 0."""
-        with self._turn:
+        """The result of a call while no other thread runs domain 0; also from within one of its callbacks.  Whoever holds
+        the hypervisor's lock must not ask for this.
+        """
+        if self._holder == threading.get_ident():
             return callback()
+        with self._turn:
+            self._holder = threading.get_ident()
+            try:
+                return callback()
+            finally:
+                self._holder = 0
 
     def next_deadline(self) -> int | None:
         """When the next timer is due, in ns of the machine's clock."""

@@ -82,14 +82,14 @@ class Hypervisor:
             vcpu.domain.cpuid.apply(core, threads=vcpu.threads)
         return core
 
-    def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> StopReason:
+    def run(self, until: Callable[[], Any] | None = None, timeout: float | None = None, forever: bool = False) -> StopReason:
         """Run all domains until ``until()`` is true, ``timeout`` seconds of the host have passed, or nothing is left to
-        run.
+        run (not with ``forever``: another thread may create a domain at any time; real time only).
 
         ``until`` is asked after every batch of domain 0's events.  No vcpu runs once this has returned.
         """
         with self.loop.woken_by_signals():
-            return self.scheduler.run(until, timeout)
+            return self.scheduler.run(until, timeout, forever)
 
     def close(self) -> None:
         """End all domains and the threads; the machine is of no use afterwards."""

@@ -64,18 +64,18 @@ class Scheduler:
     def close(self) -> None:
         """No more vcpus."""
 
-    def run(self, until: Until, timeout: float | None) -> StopReason:
+    def run(self, until: Until, timeout: float | None, forever: bool = False) -> StopReason:
         raise NotImplementedError
 
     @property
     def ended(self) -> bool:
         """There are domains with vcpus, and all of them have shut down."""
-        guests = [domain for domain in self.hypervisor.domains.values() if domain.vcpus]
+        guests = [domain for domain in list(self.hypervisor.domains.values()) if domain.vcpus]
         return bool(guests) and not any(domain.is_running for domain in guests)
 
     @property
     def has_guests(self) -> bool:
-        return any(domain.vcpus for domain in self.hypervisor.domains.values())
+        return any(domain.vcpus for domain in list(self.hypervisor.domains.values()))
 
 
 class RealTimeScheduler(Scheduler):
@@ -126,6 +126,10 @@ class RealTimeScheduler(Scheduler):
             vcpu.domain.crash("the hypervisor failed", vcpu)
         finally:
             loop.deliverers.discard(threading.get_ident())
+            with self.lock:
+                if not self.closing:            # a host may see many domains come and go
+                    self.threads.pop(vcpu, None)
+                    self.conditions.pop(vcpu, None)
 
     def _wait_runnable(self, vcpu: "Vcpu") -> bool:
         """Wait until the vcpu may run; False when its domain is no more."""
@@ -166,14 +170,14 @@ class RealTimeScheduler(Scheduler):
         self.conditions.clear()
 
     # --- the driver --------------------------------------------------------------------------------------------------
-    def run(self, until: Until, timeout: float | None) -> StopReason:
+    def run(self, until: Until, timeout: float | None, forever: bool = False) -> StopReason:
         end = None if timeout is None else time.monotonic() + timeout
         self._until, self._met, self._failure = until, False, None
         self.loop.open()
         self.loop.after_batch = self._ask
         self._start()
         try:
-            return self._drive(end)
+            return self._drive(end, forever)
         finally:
             self._stop()
             self.loop.after_batch = None
@@ -210,14 +214,14 @@ class RealTimeScheduler(Scheduler):
         if self._met:
             self.loop.wake()
 
-    def _drive(self, end: float | None) -> StopReason:
+    def _drive(self, end: float | None, forever: bool) -> StopReason:
         loop = self.loop
         while True:
             loop.run_ready()
             loop.exclusively(self._ask)
             if self._met:
                 return StopReason.UNTIL
-            if self.ended:
+            if self.ended and not forever:
                 self._wait_until_out()
                 if loop.run_ready():            # what the last exits have queued
                     continue
@@ -226,7 +230,7 @@ class RealTimeScheduler(Scheduler):
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return StopReason.TIMEOUT
-            if left is None and not self.has_guests and loop.next_deadline() is None and not loop.has_readers:
+            if left is None and not forever and not self.has_guests and loop.next_deadline() is None and not loop.has_readers:
                 return StopReason.IDLE
             loop.poll(left)
 
@@ -258,7 +262,9 @@ class VirtualTimeScheduler(Scheduler):
         after = (vcpu for vcpu in runnable if (vcpu.domain.domid, vcpu.vcpu_id) > self._last)
         return next(after, runnable[0]), VIRTUAL_QUANTUM if len(runnable) > 1 else VIRTUAL_ALONE
 
-    def run(self, until: Until, timeout: float | None) -> StopReason:
+    def run(self, until: Until, timeout: float | None, forever: bool = False) -> StopReason:
+        if forever:
+            raise ValueError("virtual time passes only while somebody waits for something")
         end = None if timeout is None else time.monotonic() + timeout
         next_check = 0              # when to look at the host's clock and files again, in virtual time
         self.loop.run_ready()

@@ -194,6 +194,7 @@ class Vcpu:
         if core is not None:
             self.domain.count(core)
             core.release()
+        self.hypervisor.scheduler.wake(self)        # its thread ends
 
     # --- time --------------------------------------------------------------------------------------------------------
     def deadline(self) -> int:

@@ -23,7 +23,8 @@ from xenfast.libxl import config as config_module
 from xenfast.libxl.config import DomainConfig
 
 if TYPE_CHECKING:
-    from xenfast.libxl.domain import Domain, Host
+    from xenfast.libxl.domain import Domain
+    from xenfast.libxl.host import Host
 
 MAX_REBOOTS = 100
 HEADROOM = 32               # MiB of machine memory beside the guest's: Xen's own pages
@@ -102,7 +103,7 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
     seed = _number(options.seed, "--seed", int)
     tracing = _tracing(options)
     from xenfast.libxl import profile
-    from xenfast.libxl.domain import Host
+    from xenfast.libxl.host import Host
 
     with Host(memory=config.maxmem + HEADROOM, clock=options.clock, seed=seed, engine=options.engine) as host:
         if options.profile:

@@ -58,7 +58,7 @@ def build(machine: Machine, base: int = TABLES) -> Acpi:
         madt = out.add(tables.madt(machine))
         found.append(madt)
         # The DSDT reads 8-byte entries by number: longer ones, of APIC IDs from 255 on, it does not know.
-        if machine.apic_id(machine.processors - 1) < tables.X2APIC_FROM:
+        if machine.hot_plug and machine.apic_id(machine.processors - 1) < tables.X2APIC_FROM:
             checksum, lapics = madt + 9, madt + tables.MADT_LAPICS
     code = out.add(tables.table(b"DSDT", 2, dsdt.dsdt(machine, checksum, lapics)))
     found.insert(0, out.add(tables.fadt(machine, facs, code)))

@@ -61,6 +61,7 @@ class Machine:
     lpt: bool = False
     s3: bool = False
     s4: bool = False
+    hot_plug: bool = True                   # False: the DSDT does not say where the MADT is, which then may be moved
     laptop_slate: bool = False              # a device that says the machine is not a tablet, for Windows
     pci_window: tuple[int, int] = (0xF0000000, 0xFC000000)          # first byte, end
     pci_window_high: tuple[int, int] | None = None                  # above 4 GiB
