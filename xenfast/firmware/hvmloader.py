@@ -154,7 +154,8 @@ def prepare(domain: Any, pc: Any, config: Any, tables_at: int | None, *, rom_sta
         end = acpi.end
         if config.ms_vm_genid:
             put(hvm, GENERATION_ID, smbios.wire_uuid(generation(config)))
-    tables = legacy_tables(domain, config, acpi, (end + 15 & -16) if tables_at is None else tables_at)
+    slots = sorted({one.slot for one in placement.functions if one.slot})
+    tables = legacy_tables(domain, config, acpi, (end + 15 & -16) if tables_at is None else tables_at, slots)
     if tables_at is None:
         for address, data in tables.values():
             put(hvm, address, data)
@@ -182,8 +183,10 @@ def generation(config: Any) -> bytes:
     return uuid.uuid4().bytes if config.ms_vm_genid == "generate" else uuid.UUID(config.ms_vm_genid).bytes
 
 
-def legacy_tables(domain: Any, config: Any, acpi: acpi_build.Acpi | None, at: int) -> dict[str, tuple[int, bytes]]:
-    """What is found by its signature, one behind the other from ``at`` on."""
+def legacy_tables(domain: Any, config: Any, acpi: acpi_build.Acpi | None, at: int,
+                  slots: list[int]) -> dict[str, tuple[int, bytes]]:
+    """What is found by its signature, one behind the other from ``at`` on.  The MP table is of the slots in use: SeaBIOS
+    leaves a large one alone."""
     found: dict[str, tuple[int, bytes]] = {}
 
     def add(name: str, make: Any) -> None:
@@ -196,7 +199,7 @@ def legacy_tables(domain: Any, config: Any, acpi: acpi_build.Acpi | None, at: in
     add("smbios", lambda where: smbios.build(describe_smbios(domain, config, signature), where))
     add("pir", lambda where: pirq.build())
     if config.apic:
-        add("mp", lambda where: mptable.build(where, [2 * n for n in range(config.vcpus)], signature))
+        add("mp", lambda where: mptable.build(where, [2 * n for n in range(config.vcpus)], signature, slots))
     if acpi is not None:
         add("rsdp", lambda where: acpi.rsdp)
     return found
