@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenfast.errors import XenfastError
-from xenfast.firmware import e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
+from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
 from xenfast.firmware.acpi import build as acpi_build
 from xenfast.firmware.acpi.machine import GENERATION_ID, PCI_IRQS, TABLES, Machine
 
@@ -62,7 +62,11 @@ def load(domain: Any, pc: Any, config: Any) -> Loaded:
 
 def _own(domain: Any, pc: Any, config: Any) -> Loaded:
     """Our BIOS, with the tables in its ROM."""
-    raise XenfastError("our own BIOS cannot be loaded yet: use bios=\"seabios\"")
+    loaded = prepare(domain, pc, config, ROM_TABLES.start)
+    loaded.bios = bios_machine.install(domain, pc, config, loaded.e820)
+    for address, data in loaded.tables.values():
+        domain.hvm.physmem.write(address, data, rom=True)
+    return loaded
 
 
 def _seabios(domain: Any, pc: Any, config: Any) -> Loaded:
