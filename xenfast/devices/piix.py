@@ -55,10 +55,13 @@ class PirqRouter:
         self.routes: list[int | None] = [None] * 4
         self._lines: dict[tuple[int, int], Line] = {}       # (link, irq)
 
+    def input(self, number: int) -> Line:
+        """One more line into an input of the I/O APIC."""
+        return self.inputs.setdefault(number, Shared(self.pin, number)).line()
+
     def interrupt(self, slot: int, pin: int) -> Line:
         """The wire from a pin (``PciBus.interrupt``)."""
-        number = gsi(slot, pin)
-        direct = self.inputs.setdefault(number, Shared(self.pin, number)).line()
+        direct = self.input(gsi(slot, pin))
         routed = self.links[link(slot, pin)].line()
 
         def changed(_number: int, level: bool) -> None:

@@ -166,7 +166,8 @@ class Edd:
         drive = self.drive(call)
         if drive.removable and not drive.ready:
             raise DiskError(NOT_READY)
-        if drive.removable and not drive.emulated and drive.take_change():
+        if drive.changed:
+            drive.changed = False
             raise DiskError(CHANGED)
         self.int13.finish(call, call.dl)
 
