@@ -252,6 +252,16 @@ def test_init_and_sipi_start_a_processor(m):
     assert second.run(1000) == Reason.HLT and m.memory.view(AP_DATA)[0] == 0x77       # INIT stops it, SIPI starts it again
 
 
+def test_a_sipi_before_init_is_lost(m):
+    """The second of two SIPIs may come when the processor is in HLT already: the next INIT has it wait for a new one all the same."""
+    second = ap(m, AP_CODE)
+    go(m, f"{ENABLE}\n {START}")
+    assert second.run(1000) == Reason.HLT
+    ran = second.instructions
+    go(m, f"{ENABLE}\n {reg(ICR2, 1 << 24)} {reg(ICR, 0x4600 | AP_FRAME)} {reg(ICR, 0x4500)}")
+    assert second.run(1000) == Reason.HLT and second.halted == 2 and second.instructions == ran
+
+
 def test_who_sends_to_a_sleeper_leaves_run(m):
     """run() of the sender ends with WAKE, so that whoever runs vcpus runs the sleeper; a Machine goes on by itself."""
     second = ap(m, AP_CODE)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.firmware.pc import BiosPc, disk
+from tests.firmware.pc import BiosPc, Memory, disk
 from xenfast.devices.drive import Geometry
 from xenfast.firmware.drives import CDROM, DISK, FLOPPY
 
@@ -190,7 +190,7 @@ def test_other_functions(pc):
 def test_a_changed_diskette(pc):
     """The first access after a change fails with status 06h; without a diskette, with a time-out."""
     drive = pc.bios.drives.of[FLOPPY][0]
-    drive.changed = True
+    drive.drive.insert(Memory(numbered(1440)))
     assert pc.interrupt(0x13, ax=0x0201, bx=BUFFER, cx=1).ah == 0x06
     assert not pc.interrupt(0x13, ax=0x0201, bx=BUFFER, cx=1).cf
     drive.drive.eject()

@@ -53,7 +53,7 @@ def test_bars_are_placed_and_switched_on(pci):
     assert where[2, 0] == (0xF0000000, 16 * MIB) and where[4, 0] == (0xF1000000, 0x20000)
     assert where[4, 6] == (0xF1020000, 0x10000) and where[2, 1] == (0xF1030000, 0x1000) and where[4, 1] == (0xC000, 64)
     assert [bar.address for bar in nic.bars] == [0xF1000000, 0xC000, None]      # a ROM is not switched on
-    assert [bar.address for bar in vga.bars] == [0xF0000000, 0xF1030000]
+    assert [bar.address for bar in vga.bars] == [0xF0000000, 0xF1030000] and vga.command & 3 == 3
     assert nic.config[0x3C] == placement.irqs[link(4, PIN_A)] and nic.bus_master
     assert pci.router.routes == [5, 10, 11, 5]
     assert (placement.window, placement.window_high) == ((0xF0000000, 0xFC000000), None)

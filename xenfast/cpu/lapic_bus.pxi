@@ -43,6 +43,7 @@ cdef bint lapic_accept(Cpu* c, u32 mode, u32 vector, bint level) noexcept nogil:
     elif mode == DM_NMI:
         fetch_or(&c.events, EVENT_NMI)
     elif mode == DM_INIT:
+        fetch_and(&a.pending, ~<u32>LAPIC_SIPI)           # one that came before is lost: nobody waited for it
         fetch_or(&a.pending, LAPIC_INIT)
     elif mode == DM_SIPI:
         a.sipi_vector = vector

@@ -154,7 +154,6 @@ class Boot:
         if not drive.ready:
             raise NotBootable("no diskette" if drive.kind == FLOPPY else "no disk")
         if drive.kind == FLOPPY:
-            drive.changed = False
             drive.measure()
         try:
             sector = bytes(drive.read(0, 1))

@@ -40,7 +40,7 @@ class BiosDrive:
     first: int = 0                      # of an emulated drive: first sector (of 512 bytes) of the medium
     count: int | None = None
     locks: int = 0                      # int 13h/45h
-    changed: bool = False               # the medium has been changed since the last call
+    seen: Any = None                    # the medium of the last call
     emulated: bool = False
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -77,8 +77,16 @@ class BiosDrive:
     def write(self, lba: int, data: bytes | bytearray | memoryview) -> None:
         self.drive.write(self.first * SECTOR + lba * self.sector_size, data)
 
+    def take_change(self) -> bool:
+        """Has the medium been changed since this was last asked?"""
+        changed = self.seen is not self.drive.image
+        if changed:
+            self.measure()
+        return changed
+
     def measure(self) -> None:
         """Find the geometry of the medium."""
+        self.seen = self.drive.image
         if self.kind == FLOPPY:
             self.geometry, self.cmos_type = floppy_geometry(self.drive)
         elif self.kind == DISK:

@@ -166,8 +166,7 @@ class Edd:
         drive = self.drive(call)
         if drive.removable and not drive.ready:
             raise DiskError(NOT_READY)
-        if drive.changed:
-            drive.changed = False
+        if drive.removable and not drive.emulated and drive.take_change():
             raise DiskError(CHANGED)
         self.int13.finish(call, call.dl)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenfast.errors import XenfastError
-from xenfast.firmware import e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
+from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
 from xenfast.firmware.acpi import build as acpi_build
 from xenfast.firmware.acpi.machine import GENERATION_ID, PCI_IRQS, TABLES, Machine
 
@@ -62,7 +62,11 @@ def load(domain: Any, pc: Any, config: Any) -> Loaded:
 
 def _own(domain: Any, pc: Any, config: Any) -> Loaded:
     """Our BIOS, with the tables in its ROM."""
-    raise XenfastError("our own BIOS cannot be loaded yet: use bios=\"seabios\"")
+    loaded = prepare(domain, pc, config, ROM_TABLES.start)
+    loaded.bios = bios_machine.install(domain, pc, config, loaded.e820)
+    for address, data in loaded.tables.values():
+        domain.hvm.physmem.write(address, data, rom=True)
+    return loaded
 
 
 def _seabios(domain: Any, pc: Any, config: Any) -> Loaded:
@@ -154,7 +158,8 @@ def prepare(domain: Any, pc: Any, config: Any, tables_at: int | None, *, rom_sta
         end = acpi.end
         if config.ms_vm_genid:
             put(hvm, GENERATION_ID, smbios.wire_uuid(generation(config)))
-    tables = legacy_tables(domain, config, acpi, (end + 15 & -16) if tables_at is None else tables_at)
+    slots = sorted({one.slot for one in placement.functions if one.slot})
+    tables = legacy_tables(domain, config, acpi, (end + 15 & -16) if tables_at is None else tables_at, slots)
     if tables_at is None:
         for address, data in tables.values():
             put(hvm, address, data)
@@ -182,8 +187,10 @@ def generation(config: Any) -> bytes:
     return uuid.uuid4().bytes if config.ms_vm_genid == "generate" else uuid.UUID(config.ms_vm_genid).bytes
 
 
-def legacy_tables(domain: Any, config: Any, acpi: acpi_build.Acpi | None, at: int) -> dict[str, tuple[int, bytes]]:
-    """What is found by its signature, one behind the other from ``at`` on."""
+def legacy_tables(domain: Any, config: Any, acpi: acpi_build.Acpi | None, at: int,
+                  slots: list[int]) -> dict[str, tuple[int, bytes]]:
+    """What is found by its signature, one behind the other from ``at`` on.  The MP table is of the slots in use: SeaBIOS
+    leaves a large one alone."""
     found: dict[str, tuple[int, bytes]] = {}
 
     def add(name: str, make: Any) -> None:
@@ -196,7 +203,7 @@ def legacy_tables(domain: Any, config: Any, acpi: acpi_build.Acpi | None, at: in
     add("smbios", lambda where: smbios.build(describe_smbios(domain, config, signature), where))
     add("pir", lambda where: pirq.build())
     if config.apic:
-        add("mp", lambda where: mptable.build(where, [2 * n for n in range(config.vcpus)], signature))
+        add("mp", lambda where: mptable.build(where, [2 * n for n in range(config.vcpus)], signature, slots))
     if acpi is not None:
         add("rsdp", lambda where: acpi.rsdp)
     return found

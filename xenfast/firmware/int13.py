@@ -34,9 +34,7 @@ def check_medium(drive: BiosDrive) -> None:
     """Is there something to read, and has it been changed since?"""
     if not drive.ready:
         raise DiskError(TIMEOUT if drive.kind == FLOPPY else NOT_READY)
-    if drive.changed and drive.kind == FLOPPY:
-        drive.changed = False
-        drive.measure()
+    if drive.kind == FLOPPY and not drive.emulated and drive.take_change():
         raise DiskError(CHANGED)
 
 
@@ -234,9 +232,7 @@ class Int13:
         drive = self.drive(call)
         if not drive.ready:
             raise DiskError(TIMEOUT)
-        if drive.changed:
-            drive.changed = False
-            drive.measure()
+        if drive.take_change():
             raise DiskError(CHANGED)
         self.finish(call, call.dl)
 

@@ -4,6 +4,7 @@ Specified in Intel's MultiProcessor Specification 1.4, chapter 4.  What is wired
 (acpi/).  Left out: extended entries; IMCR, since interrupts are in virtual wire mode.
 """
 
+from collections.abc import Iterable
 from struct import pack
 
 from xenfast.firmware.acpi.machine import IO_APIC, IO_APIC_ID, LOCAL_APIC, PCI_IRQS, PCI_SLOTS, SCI, pci_gsi
@@ -19,7 +20,7 @@ ALL = 0xFF
 ISA_IRQS = [irq for irq in range(16) if irq not in (2, *PCI_IRQS)]
 
 
-def build(address: int, apic_ids: list[int], signature: tuple[int, int] = (0, 0), slots: range = PCI_SLOTS) -> bytes:
+def build(address: int, apic_ids: list[int], signature: tuple[int, int] = (0, 0), slots: Iterable[int] = PCI_SLOTS) -> bytes:
     """Floating pointer and table, for a multiple of 16 from F0000h to FFFFFh; ``signature`` is EAX and EDX of CPUID 1.
 
     Processors whose APIC ID has more than 8 bits are left out.
@@ -29,7 +30,7 @@ def build(address: int, apic_ids: list[int], signature: tuple[int, int] = (0, 0)
     return pointer[:10] + bytes([-sum(pointer) & 0xFF]) + pointer[11:] + table
 
 
-def _table(apic_ids: list[int], signature: tuple[int, int], slots: range) -> bytes:
+def _table(apic_ids: list[int], signature: tuple[int, int], slots: Iterable[int]) -> bytes:
     entries = [pack("<BBBBII8x", PROCESSOR, apic_id, LAPIC_VERSION, ENABLED | BOOT * (n == 0), *signature)
                for n, apic_id in enumerate(apic_ids)]
     entries += [pack("<BB6s", BUS, PCI_BUS, b"PCI   "), pack("<BB6s", BUS, ISA_BUS, b"ISA   ")]

@@ -27,7 +27,7 @@ LINE, PIN = 0x3C, 0x3D
 COMMAND_IO, COMMAND_MEMORY, COMMAND_MASTER = 1, 2, 4
 IS_IO, IS_64, IS_PREFETCHABLE = 1, 4, 8
 ROM_REGISTER = 6
-CLASS_IDE, CLASS_ISA_BRIDGE, CLASS_HOST_BRIDGE = 0x0101, 0x0601, 0x0600
+CLASS_IDE, CLASS_VGA, CLASS_ISA_BRIDGE = 0x0101, 0x0300, 0x0601
 PIIX4_PM = 0x71138086
 PIRQ_ROUTES, IDE_TIMINGS, PM_BASE, PM_MISC = 0x60, 0x40, 0x40, 0x80
 
@@ -210,6 +210,8 @@ def _program(pci: Any, one: Function, irqs: list[int]) -> None:
         write(IDE_TIMINGS, 2, 0x8000)           # decode the legacy ports of both channels
         write(IDE_TIMINGS + 2, 2, 0x8000)
         command |= COMMAND_IO
+    elif one.kind == CLASS_VGA:
+        command |= COMMAND_IO | COMMAND_MEMORY  # its legacy ports and memory, by which firmware knows the primary one
     elif one.kind == CLASS_ISA_BRIDGE:
         for number, irq in enumerate(irqs):
             write(PIRQ_ROUTES + number, 1, irq)
