@@ -141,14 +141,14 @@ def test_missing_images_are_named(monkeypatch):
                 hvmloader.load(pc.domain, pc, settings)
 
 
-def test_a_rom_ends_at_4_gib_and_is_shadowed(tmp_path):
-    """Any other image is a ROM: it cannot be written, and its last 128 KiB are below 1 MiB."""
+def test_a_rom_ends_at_4_gib_and_below_1_mib(tmp_path):
+    """Any other image is a ROM: it cannot be written, and its last 128 KiB are below 1 MiB as well."""
     path = tmp_path / "rom"
     path.write_bytes(bytes(0x30000) + b"x" * 0x10000)
     pc = Pc()
     with pc.hv:
         hvmloader.load(pc.domain, pc, config(firmware_override=str(path)))
-        assert pc.hvm.physmap.is_readonly(0xFFFFF) and pc.hvm.physmem.read(0xFFFF0, 1) == b"x"
+        assert pc.hvm.physmap.is_readonly(0xFFFFF) and pc.hvm.physmap.is_readonly(0xF0) and pc.hvm.physmem.read(0xFFFF0, 1) == b"x"
         assert pc.hvm.physmap.get(0xFFFC0) is not None and pc.hvm.physmap.get(0xFFFBF) is None
 
 

@@ -95,12 +95,11 @@ def seabios_info(pointers: int, count: int, memory_map: int, entries: int) -> by
 
 
 def install_rom(hvm: Any, image: bytes, what: str) -> None:
-    """A ROM that ends at 4 GiB; its last 128 KiB are in RAM below 1 MiB too, as a chip set shadows it."""
+    """A ROM that ends at 4 GiB; its last 128 KiB are seen below 1 MiB too, until the firmware has the i440FX put RAM there."""
     checked_rom(image, what)
     hvm.rom(FOUR_GIB - len(image), image)
-    shadow = image[-(128 << 10):]
-    populate(hvm, ONE_MIB - len(shadow), len(shadow))
-    hvm.physmem.write(ONE_MIB - len(shadow), shadow)
+    low = image[-(128 << 10):]
+    hvm.rom(ONE_MIB - len(low), low)
 
 
 def populate(hvm: Any, start: int, size: int) -> None:
