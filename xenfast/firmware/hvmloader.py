@@ -66,6 +66,7 @@ def _own(domain: Any, pc: Any, config: Any) -> Loaded:
     loaded.bios = bios_machine.install(domain, pc, config, loaded.e820)
     for address, data in loaded.tables.values():
         domain.hvm.physmem.write(address, data, rom=True)
+    pc.i440fx.preset()
     return loaded
 
 
