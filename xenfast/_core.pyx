@@ -99,6 +99,7 @@ include "cpu/jit_memory.pxi"    # code memory
 include "cpu/lapic.pxi"         # the local APIC: registers, priorities, timer
 include "cpu/lapic_bus.pxi"     # messages between local APICs, INIT and SIPI; taking interrupts
 include "cpu/interrupts.pxi"    # delivery through the IDT (bare machines)
+include "cpu/pv_flush.pxi"      # flushes that keep what the guest's kernel has not changed
 include "cpu/pv_types.pxi"      # page types: what keeps a PV guest's page tables safe
 include "cpu/pv_mmu.pxi"        # mmu_update, update_va_mapping, writable page tables, grant entries
 include "cpu/pv_mmuext.pxi"     # mmuext_op

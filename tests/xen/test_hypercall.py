@@ -210,7 +210,7 @@ def test_memory_questions(hv, guest):
     assert guest.call("memory_op", memory.XENMEM_maximum_reservation, at) == guest.n + 16
     assert guest.call("memory_op", memory.XENMEM_maximum_ram_page, 0) == hv.memory.frames - 1
     result, mapping = guest.op("memory_op", memory.XENMEM_machphys_mapping, memory.machphys_mapping)
-    assert (result, mapping.v_start, mapping.max_mfn) == (0, xen.MACH2PHYS_VIRT_START, hv.memory.frames - 1)
+    assert (result, mapping.v_start, mapping.max_mfn) == (0, hv.memory.m2p_start, hv.memory.frames - 1)
     assert guest.op("memory_op", memory.XENMEM_memory_map, memory.memory_map, nr_entries=4, buffer=at + 64)[0] == ENOSYS
     guest.domain.e820 = [(0, 0x30000, memory.E820_RAM)]
     result, answer = guest.op("memory_op", memory.XENMEM_memory_map, memory.memory_map, nr_entries=4, buffer=at + 64)

@@ -22,7 +22,7 @@ cdef class HostArray:
 
 # One Frame as numpy sees it, for tools and tests.
 FRAME_FIELDS = [("stamp", "u8"), ("count", "u4"), ("type_count", "u4"), ("type", "u1"), ("flags", "u1"), ("owner", "u2"),
-                ("code", "u4")]
+                ("code", "u4"), ("linear", "u8")]
 
 
 cdef class Memory:
@@ -37,7 +37,7 @@ cdef class Memory:
     def __cinit__(self, frames):
         if not 0 < frames <= 1 << 28:
             raise ValueError(f"a memory of {frames} frames is not possible")
-        if sizeof(Frame) != 24:
+        if sizeof(Frame) != 32:
             raise SystemError("FRAME_FIELDS does not match struct Frame")
         if mem_create(&self.m, frames) < 0:
             raise MemoryError(f"the host cannot map {frames} frames")
@@ -71,6 +71,11 @@ cdef class Memory:
     def m2p(self):
         """The machine-to-physical table as a numpy array: frame -> the owner's pseudo-physical frame, or ~0."""
         return numpy.frombuffer(HostArray.make(self, self.m.m2p, self.m.max_page * 8), dtype=numpy.uint64)
+
+    @property
+    def m2p_start(self):
+        """Where a PV guest is told to read the table (XENMEM_machphys_mapping); it is at MACH2PHYS_VIRT_START, too."""
+        return M2P_BESIDE
 
     @property
     def frame_table(self):

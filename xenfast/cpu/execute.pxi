@@ -140,9 +140,13 @@ cdef void request_wait(Cpu* c, Cpu* target, u32 bits) noexcept nogil:
 
 cdef void serve_memory_requests(Cpu* c) noexcept nogil:
     """Those another vcpu may be waiting for."""
-    if c.req & REQ_FLUSH:
-        tlb_flush(c)
-        fetch_and(&c.req, ~<u32>REQ_FLUSH)
+    cdef u32 asked = c.req & (REQ_FLUSH | REQ_FLUSH_PV)
+    if asked:
+        if asked & REQ_FLUSH:
+            tlb_flush(c)
+        else:
+            tlb_flush_pv(c, True, True, True)
+        fetch_and(&c.req, ~asked)
 
 cdef u32 serve_requests(Cpu* c) noexcept nogil:
     """Returns an exit reason, or EXIT_NONE."""

@@ -58,6 +58,8 @@ cdef extern from *:
     u64 add_fetch64 "xf_add_fetch64"(u64*, u64) noexcept nogil
     u32 load_acquire "xf_load"(u32*) noexcept nogil
     void store_release "xf_store"(u32*, u32) noexcept nogil
+    u64 load_acquire64 "xf_load"(u64*) noexcept nogil
+    void store_release64 "xf_store"(u64*, u64) noexcept nogil
     bint cas8 "xf_cas8"(void*, u64, u64) noexcept nogil
     bint cas16 "xf_cas16"(void*, u64, u64) noexcept nogil
     bint cas32 "xf_cas32"(void*, u64, u64) noexcept nogil

@@ -216,32 +216,41 @@ cdef u64 jit_refill(Cpu* c, Insn* o, u64 info) noexcept nogil:
     """A site does not cover Cpu.jit_lin: make it do so from the TLB, with the pages around that lie alike, else as jit_exec()."""
     cdef u32 n = <u32>(info >> 32), use = c.jit.site_use[n]
     cdef Site* s = c.sites + n
-    cdef bint write = (use >> 8) & 1
+    cdef bint write = use & SITE_WRITE, fixed
     cdef u64 size = use & 0xFF, first = c.jit_lin & ~<u64>4095, last = first
     cdef TlbEntry* e = tlb_slot(c.tlb, first)
-    cdef i64 add = e.add
-    if (e.wtag if write else e.rtag) != first or (c.jit_lin & 4095) + size > 4096:
+    cdef u8* host = NULL
+    cdef i64 add
+    if (c.jit_lin & 4095) + size > 4096:
         return jit_exec(c, o, info)
-    while last - first < SITE_PAGES << 12 and site_page(c, last + 4096, write, add):
+    if (e.wtag if write else e.rtag) != first:
+        # What faults, or is not for the TLB, the exec function meets again.
+        if (not is_canonical(c, first) or translate(c, c.jit_lin, ACC_WRITE if write else ACC_READ, &host) != ST_OK
+                or (e.wtag if write else e.rtag) != first):
+            return jit_exec(c, o, info)
+    add = e.add
+    fixed = slot_fixed(&c.notes[c.tlb_index], first)
+    while last - first < SITE_PAGES << 12 and site_page(c, last + 4096, write, add, fixed):
         last += 4096
-    while last - first < SITE_PAGES << 12 and site_page(c, first - 4096, write, add):
+    while last - first < SITE_PAGES << 12 and site_page(c, first - 4096, write, add, fixed):
         first -= 4096
-    if s.len == 0:
-        if c.site_n < SITE_LOG:
-            c.site_log[c.site_n] = n
-        c.site_n += 1
-    elif n >= SITE_FIRST:
-        c.jit.site_use[n] = use + (1 << 9)
-        if use >> 9 >= SITE_MISSES and not o.prefix & PFX_PROBE:
+    if s.len != 0 and n >= SITE_FIRST:
+        use += SITE_MISS
+        if use >= SITE_MISSES * SITE_MISS and not o.prefix & PFX_PROBE:
             o.prefix |= PFX_PROBE
             translate_again(c, o)
+    if s.len == 0 or fixed != (use & SITE_GLOBAL != 0):
+        if c.site_n[fixed] < SITE_LOG:
+            c.site_log[fixed][c.site_n[fixed]] = n
+        c.site_n[fixed] += 1
+    c.jit.site_use[n] = use & ~<u32>SITE_GLOBAL | (SITE_GLOBAL if fixed else 0)
     s.lo, s.len, s.add, s.host = first, last - first + 4097 - size, add, first + <u64>add
     return JIT_RETRY
 
-cdef inline bint site_page(Cpu* c, u64 page, bint write, i64 add) noexcept nogil:
-    """Does the TLB map this page too, with the same distance to host memory?"""
+cdef inline bint site_page(Cpu* c, u64 page, bint write, i64 add, bint fixed) noexcept nogil:
+    """Does the TLB map this page too, with the same distance to host memory, and globally or not as well?"""
     cdef TlbEntry* e = tlb_slot(c.tlb, page)
-    return e.add == add and (e.wtag if write else e.rtag) == page
+    return e.add == add and (e.wtag if write else e.rtag) == page and slot_fixed(&c.notes[c.tlb_index], page) == fixed
 
 cdef void translate_again(Cpu* c, Insn* o) noexcept nogil:
     """The block of o is to be translated anew when it is next entered."""

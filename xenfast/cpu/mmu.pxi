@@ -170,7 +170,10 @@ cdef int finish_walk(Cpu* c, u64 lin, int access, bint user, u64 table, u64* p, 
     if not pte_mark(c, table, p, e, PTE_A | PTE_D if access == ACC_WRITE else PTE_A, wide):
         return WALK_AGAIN
     w.dirty = access == ACC_WRITE or e & PTE_D != 0
-    w.global_ = e & PTE_G and c.cr4 & CR4_PGE and not c.is_pv
+    if c.is_pv:
+        w.global_ = c.tlb_index == 0 and lin >> 63
+        return ST_OK if not w.global_ or kernel_table_met(c, table >> 12, lin) else WALK_AGAIN
+    w.global_ = e & PTE_G and c.cr4 & CR4_PGE
     return ST_OK
 
 cdef int walk_32(Cpu* c, u64 cr3, u64 lin, int access, bint user, Walk* w) noexcept nogil:

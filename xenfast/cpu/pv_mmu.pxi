@@ -6,12 +6,14 @@
 cdef extern from *:
     """
     #define XF_RDWR_MPT_START 0xFFFF800000000000ull
+    #define XF_M2P_BESIDE 0xFFFF8080002A0000ull
     #define XF_HC_AGAIN (-0x10001ll)
     #define XF_HC_PYTHON (-0x10002ll)
     #define XF_HC_DONE (-0x10003ll)
     #define XF_HC_EXIT (-0x10004ll)
     """
     u64 RO_MPT_VIRT_START "XF_RDWR_MPT_START"    # where a guest reads the M2P (MACH2PHYS_VIRT_START)
+    u64 M2P_BESIDE "XF_M2P_BESIDE"   # and again here, in other slots of the TLB than the start of the guest's vmalloc area, its stacks
     # What a hypercall returns when it has no value for RAX:
     i64 HC_AGAIN "XF_HC_AGAIN"       # preempted: to be made again with PvState.again as arguments
     i64 HC_PYTHON "XF_HC_PYTHON"     # not the core's: EXIT_HYPERCALL
@@ -170,7 +172,7 @@ cdef i64 uvmf_flush(Cpu* c, u64 va, u64 flags, int rc) noexcept nogil:
             return -EFAULT
     if who == 0 or mask & ((<u64>1 << (c.pv.vcpu_id & 63))):
         if kind == UVMF_TLB_FLUSH:
-            tlb_flush(c)
+            tlb_flush_pv(c, True, True, True)
         else:
             tlb_flush_page(c, va)
     if who:
@@ -187,7 +189,7 @@ cdef void flush_others(Cpu* c, u64 mask) noexcept nogil:
     cdef int i
     for i in range(PV_MAX_VCPUS):
         if d.vcpus[i] != NULL and d.vcpus[i] != c and (i >= 64 or mask & (<u64>1 << (i & 63))):
-            fetch_or(&d.vcpus[i].req, REQ_FLUSH)
+            fetch_or(&d.vcpus[i].req, REQ_FLUSH_PV)
     for i in range(PV_MAX_VCPUS):
         if d.vcpus[i] != NULL and d.vcpus[i] != c:
             wait_flushed(c, d.vcpus[i])
@@ -267,7 +269,7 @@ cdef int ptwr_write(Cpu* c, u64 lin, int size, u64 v, const u64* was) noexcept n
 # --- Xen's area ------------------------------------------------------------------------------------------------------
 cdef int pv_xen_area(Cpu* c, u64 lin, int access, u8** host) noexcept nogil:
     """An address in Xen's 16 slots: the guest kernel may read the M2P, all else faults (as with VMASST m2p_strict)."""
-    cdef u64 off = lin - RO_MPT_VIRT_START
+    cdef u64 off = lin - (M2P_BESIDE if lin >= M2P_BESIDE else RO_MPT_VIRT_START)
     cdef TlbEntry* e
     if access != ACC_READ or off >= c.mem.m2p_bytes or not c.pv.kernel_mode:
         return page_fault(c, lin, (PF_W if access == ACC_WRITE else 0) | (PF_I if access == ACC_EXEC else 0) | PF_U
@@ -317,6 +319,7 @@ cdef int grant_map_pte(Cpu* c, u64 addr, bint contains_pte, u64 mfn, u64 flags) 
             p = <u64*>frame_host(m, table) + index
             old = p[0]
             p[0] = adjust_entry(1, e)
+            entry_changed(m, table, <u32>index, 1, old, p[0])
             put_entry(m, table, 1, old)
     mem_unlock(m)
     return rc
@@ -346,11 +349,13 @@ cdef int grant_unmap_pte(Cpu* c, u64 addr, bint contains_pte, u64 mfn, u64 new) 
                 else:
                     put = q[0]
                     q[0] = 0
+                    entry_changed(m, source, <u32>(new >> 12) & 511, 1, put, 0)
             if rc == 0:
                 p[0] = put
+                entry_changed(m, table, <u32>index, 1, old, put)
                 put_entry(m, table, 1, old)
     mem_unlock(m)
     if rc == 0:
-        tlb_flush(c)
+        tlb_flush_pv(c, True, True, True)
         flush_others(c, ~<u64>0)
     return rc

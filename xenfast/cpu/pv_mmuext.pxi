@@ -110,11 +110,14 @@ cdef int unpin_table(Mem* m, Cpu* c, u64 mfn, u32 domid) noexcept nogil:
 
 cdef int mmuext_cr3(Cpu* c, u64 mfn, bint user) noexcept nogil:
     cdef int rc
+    cdef bint same
     mem_lock(c.mem, c)
+    # SAFETY: the old L4 is held by Cpu.pv; whether the new one exists is known only afterwards.
+    same = mfn < c.mem.max_page and c.pv.cr3_kernel and kernel_half_same(c.mem, c.pv.cr3_kernel >> PAGE_SHIFT, mfn)
     rc = set_cr3(c.mem, c, c.pv, mfn, user)
     mem_unlock(c.mem)
     if rc == 0:
-        tlb_flush_one(c, 1 if user else 0)
+        tlb_flush_pv(c, not user, user, same)
     return rc
 
 cdef int mmuext_flush(Cpu* c, MmuextOp* op, u32 cmd) noexcept nogil:
@@ -129,7 +132,7 @@ cdef int mmuext_flush(Cpu* c, MmuextOp* op, u32 cmd) noexcept nogil:
             return -EFAULT
     if not others or mask & (<u64>1 << (c.pv.vcpu_id & 63)):
         if not page:
-            tlb_flush(c)
+            tlb_flush_pv(c, True, True, True)
         elif access_ok(op.arg1, 1):
             tlb_flush_page(c, op.arg1)
     if others:

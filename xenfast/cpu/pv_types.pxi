@@ -69,7 +69,7 @@ cdef void flush_stale(Mem* m, Cpu* c, u64 mfn) noexcept nogil:
             if f.type == PGT_writable_page:
                 tlb_protect_frame(c, mfn)
         else:
-            fetch_or(&v.req, REQ_FLUSH)
+            fetch_or(&v.req, REQ_FLUSH_PV)
     for i in range(m.vcpu_top):
         v = m.vcpus[i]
         if v != NULL and v != c and v.pv != NULL and v.pv.domid == owner:
@@ -89,7 +89,7 @@ cdef void flush_all_stale(Mem* m, u64 stamp) noexcept nogil:
 
 cdef inline void wait_flushed(Cpu* c, Cpu* v) noexcept nogil:
     """A vcpu outside run() flushes before its next instruction; a running one is waited for."""
-    while load_acquire(&v.in_run) and load_acquire(&v.req) & REQ_FLUSH:
+    while load_acquire(&v.in_run) and load_acquire(&v.req) & (REQ_FLUSH | REQ_FLUSH_PV):
         if c != NULL:
             serve_memory_requests(c)
         cpu_pause()
@@ -206,6 +206,7 @@ cdef int validate_table(Mem* m, Cpu* c, u64 mfn, int level) noexcept nogil:
     cdef u32 i
     cdef int rc
     cdef u64 e
+    m.frames[mfn].linear = 0
     for i in range(512):
         e = p[i]
         if is_xen_slot(level, i):
@@ -264,6 +265,7 @@ cdef int mod_entry_if(Mem* m, Cpu* c, u64 table, u32 index, int level, u64 new, 
             return -EAGAIN
         if cas64(p, now, new | (now & (PTE_A | PTE_D)) if keep_ad else new):
             break
+    entry_changed(m, table, index & 511, level, now, new | (now & (PTE_A | PTE_D)) if keep_ad else new)
     if m.frames[table].code:
         frame_written(m, table)
     if rc:

@@ -109,6 +109,7 @@ cdef enum:
     REQ_FLUSH = 4       # flush the TLB, then clear the bit (the asker may be waiting)
     REQ_CODE = 8        # drop the decoded blocks named in the code queue, then clear the bit
     REQ_SLICE = 16      # a timer has been set: work out anew how long to run
+    REQ_FLUSH_PV = 32   # as REQ_FLUSH, but kernel mappings of a PV guest that have not changed may stay (pv_flush.pxi)
 
 cdef enum:               # Cpu.inhibit
     INHIBIT_STI = 1      # external interrupts
@@ -175,7 +176,7 @@ cdef enum:
     TLB_SIZE = 1 << TLB_BITS
     TLB_FEW = 96
     PARKED = 4           # user TLBs kept for other PCIDs
-    JC_BITS = 12
+    JC_BITS = 14
     JC_SIZE = 1 << JC_BITS
 
 cdef struct TlbNotes:    # what is known of a TLB beside its entries (tlb.pxi)
@@ -298,6 +299,9 @@ cdef enum:
     SITE_LOG = 2048
     SITE_STACK = 0       # the first ones: stack reads and writes of supervisor blocks, then of user blocks
     SITE_FIRST = 4
+    SITE_WRITE = 1 << 8  # Jit.site_use
+    SITE_GLOBAL = 1 << 9 # it covers global translations only
+    SITE_MISS = 1 << 10
 
 cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
     u8* rw               # its code memory, writable
@@ -320,7 +324,7 @@ cdef struct Jit:         # the translator of a vcpu (jit_*.pxi)
     u8* load_x87
     u8* refill
     u32 n_sites
-    u32 site_use[1 << 16]    # size of the access in bits 0-7, write in bit 8, misses above
+    u32 site_use[1 << 16]    # size of the access in bits 0-7, SITE_WRITE, SITE_GLOBAL, misses above
 
 cdef struct BlockCache:  # one per vcpu
     Insn* arena
@@ -464,7 +468,7 @@ cdef struct Seen:        # an access of the instruction being restarted that hoo
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Machine memory.  One sparse host mapping holds every machine frame; frame mfn is at host + (mfn << 12).
-cdef struct Frame:       # struct page_info of Xen, in 24 bytes
+cdef struct Frame:       # struct page_info of Xen, in 32 bytes
     u64 stamp            # Mem.flush_clock when the last use as its type ended: a TLB flushed later holds nothing of that use
     u32 count            # references to the frame, PGC_count_mask
     u32 type_count       # uses of the frame as its type, PGT_count_mask
@@ -472,6 +476,7 @@ cdef struct Frame:       # struct page_info of Xen, in 24 bytes
     u8 flags             # FRAME_*
     u16 owner            # domid; DOMID_INVALID for a free frame, DOMID_XEN for Xen's own
     u32 code             # bit (slot in Mem.vcpus & 31): that vcpu holds blocks decoded from this frame
+    u64 linear           # L1 tables: where the kernel mappings in it were met by a TLB (pv_flush.pxi)
 
 cdef enum:               # Frame.type (xen/arch/x86/include/asm/mm.h)
     PGT_none = 0
@@ -498,6 +503,14 @@ cdef struct SnapLevel:   # a snapshot of memory (snapshot.pxi)
     u64 n_dirty
     u64 serial           # no two are alike
 
+cdef enum:
+    CHANGES = 64             # KernelChanges.lin
+    CHANGE_LISTS = 16        # domains share one when there are more
+
+cdef struct KernelChanges:   # what was withdrawn from the kernel mappings of PV guests (pv_flush.pxi)
+    u64 clock
+    u64 lin[64]              # change n is at (n - 1) % CHANGES; CHANGE_ALL: it could be anywhere
+
 cdef struct Mem:
     u8* host             # base of the mapping
     SnapLevel* snap      # the latest snapshot: frames not in it yet are saved before their first write; NULL: none
@@ -516,6 +529,7 @@ cdef struct Mem:
     void* spare_rooms    # rooms of vcpus that are gone, each with the address of the next at its start
     u32 lock             # spin lock for frame types and counts (pv_mmu)
     u32 split_lock       # spin lock of LOCKed operands that cross into a page elsewhere
+    KernelChanges kernel[16]
 
 cdef struct PhysMap:     # guest frame -> machine frame, for bare machines, PVH and HVM; PV guests have none
     u64* mfn             # PHYSMAP_*: flags and machine frame; 0: not RAM
@@ -737,6 +751,7 @@ cdef struct Cpu:
     # Memory and time
     Mem* mem
     u64 flush_time[2]    # Mem.flush_clock at the last flush of each TLB
+    u64 kernel_seen      # KernelChanges.clock at the last flush of the kernel's TLB
     PhysMap* physmap     # NULL for PV
     Clock* clock
     u64 timer_deadline   # ns of the clock at which REQ_EVENT work is due; ~0 for none
@@ -778,8 +793,8 @@ cdef struct Cpu:
     u64 unknown_value[32]
     u64 fault_icount     # 1 + instructions retired at the last delivery of a fault (0: none)
     u64 stat[16]         # counters, indexed by STAT_*
-    u32 site_n           # sites filled since the last flush; above SITE_LOG: not all of them are in the log
-    u32 site_log[2048]
+    u32 site_n[2]        # sites filled since the last flush, local ones and global ones; above SITE_LOG: not all are in the log
+    u32 site_log[2][2048]
     Site* sites
     # Hooks (hooks.pxi)
     HookRule* hooks

@@ -30,6 +30,11 @@ cdef inline u64 invalid_tag(u64 lin) noexcept nogil:
 cdef inline void tlb_clear_slot(TlbEntry* tlb, u64 i) noexcept nogil:
     tlb[i].rtag = tlb[i].wtag = tlb[i].xtag = (i ^ 1) << 12
 
+cdef inline bint slot_fixed(TlbNotes* n, u64 lin) noexcept nogil:
+    """Is the translation in the slot of lin global?"""
+    cdef u64 slot = (lin >> 12) & (TLB_SIZE - 1)
+    return (n.fixed[slot >> 6] >> (slot & 63)) & 1
+
 # ---- the jump cache -------------------------------------------------------------------------------------------------
 cdef inline void jc_salt(Cpu* c) noexcept nogil:
     """The salt of the privilege and mode the vcpu is in; tags of any other never match."""
@@ -66,22 +71,49 @@ cdef inline void jc_note(Cpu* c, u64 lin, bint crossing) noexcept nogil:
     cdef u64 slot = (lin >> 12) & (TLB_SIZE - 1)
     n.jc_low = min(n.jc_low, lin >> 30)
     n.jc_high = max(n.jc_high, (lin + 15) >> 30)
-    if crossing or not (n.fixed[slot >> 6] >> (slot & 63)) & 1 or (c.tlb[slot].xtag ^ lin) & ~<u64>4095:
+    if n.jc_local:
+        return
+    if not slot_fixed(n, lin) or (c.tlb[slot].xtag ^ lin) & ~<u64>4095:
         n.jc_local = 1
+    elif crossing:
+        lin = (lin | 4095) + 1
+        slot = (lin >> 12) & (TLB_SIZE - 1)
+        if not slot_fixed(n, lin) or c.tlb[slot].xtag != lin:
+            n.jc_local = 1
 
 # ---- sites: where accesses of translated code went last (jit_ops.pxi) -------------------------------------------------
-cdef void sites_forget(Cpu* c) noexcept nogil:
-    """Whenever a translation or a right to write is withdrawn from either TLB."""
-    cdef u32 i
-    if likely(c.site_n == 0):
+cdef void sites_forget_some(Cpu* c, int kind) noexcept nogil:
+    """The sites of local translations (0), or of global ones (1)."""
+    cdef u32 i, n = c.site_n[kind]
+    cdef u32* log = c.site_log[kind]
+    if n == 0:
         return
-    if c.site_n <= SITE_LOG:
-        for i in range(c.site_n):
-            c.sites[c.site_log[i]].len = 0
+    if n <= SITE_LOG:
+        for i in range(n):
+            if (c.jit.site_use[log[i]] & SITE_GLOBAL != 0) == kind:
+                c.sites[log[i]].len = 0
     else:
         for i in range(c.jit.n_sites):
-            c.sites[i].len = 0
-    c.site_n = 0
+            if (c.jit.site_use[i] & SITE_GLOBAL != 0) == kind:
+                c.sites[i].len = 0
+    c.site_n[kind] = 0
+
+cdef void sites_forget(Cpu* c) noexcept nogil:
+    """Whenever a translation or a right to write is withdrawn from either TLB."""
+    sites_forget_some(c, 0)
+    sites_forget_some(c, 1)
+
+cdef void sites_forget_page(Cpu* c, u64 page) noexcept nogil:
+    """Those of global translations that cover the page."""
+    cdef u32 i
+    cdef Site* s
+    if c.site_n[1] > SITE_LOG:
+        sites_forget_some(c, 1)
+        return
+    for i in range(c.site_n[1]):
+        s = c.sites + c.site_log[1][i]
+        if page + 4095 >= s.lo and page < s.lo + s.len + 64:      # len is less than the range by the size of an access
+            s.len = 0
 
 # ---- filling --------------------------------------------------------------------------------------------------------
 cdef void tlb_note_fill(Cpu* c, u64 lin, bint fixed, bint large) noexcept nogil:
@@ -142,6 +174,8 @@ cdef void tlb_flush(Cpu* c) noexcept nogil:
     mmu_flushed(c, MMU_FLUSH_ALL, 0)
     sites_forget(c)
     c.stat[STAT_TLB_FLUSHES] += 1
+    if c.pv != NULL:
+        c.kernel_seen = load_acquire64(&changes_of(c.mem, c.pv.domid).clock)
     for i in range(PARKED):
         c.parked[i].pcid = PCID_NONE
     tlb_clear(c.tlbs[0], &c.notes[0])
@@ -149,21 +183,11 @@ cdef void tlb_flush(Cpu* c) noexcept nogil:
     c.flush_time[0] = c.flush_time[1] = add_fetch64(&c.mem.flush_clock, 1)
     jc_flush(c)
 
-cdef void tlb_flush_one(Cpu* c, int index) noexcept nogil:
-    """One of the two TLBs: a PV guest has loaded the CR3 of one mode.  It has no global translations."""
-    mmu_flushed(c, MMU_FLUSH_USER if index else MMU_FLUSH_KERNEL, 0)
-    sites_forget(c)
-    c.stat[STAT_TLB_FLUSHES] += 1
-    tlb_clear(c.tlbs[index], &c.notes[index])
-    c.flush_time[index] = add_fetch64(&c.mem.flush_clock, 1)
-    jc_forget(c, &c.notes[index])
-    jc_salt(c)
-
 cdef void tlb_flush_local(Cpu* c) noexcept nogil:
     """What MOV CR3 forgets: the translations of the current PCID that are not global."""
     cdef int i
     mmu_flushed(c, MMU_FLUSH_LOCAL, 0)
-    sites_forget(c)
+    sites_forget_some(c, 0)
     c.stat[STAT_TLB_FLUSHES] += 1
     for i in range(2):
         tlb_clear_local(c.tlbs[i], &c.notes[i])
@@ -191,7 +215,11 @@ cdef void tlb_flush_page(Cpu* c, u64 lin) noexcept nogil:
     """INVLPG: the page in the current PCID, and in all of them where it is global (which is: everywhere)."""
     cdef int i
     mmu_flushed(c, MMU_FLUSH_PAGE, lin & ~<u64>4095)
-    sites_forget(c)
+    sites_forget_some(c, 0)
+    if c.is_pv:                                       # no large pages
+        sites_forget_page(c, lin & ~<u64>4095)
+    else:
+        sites_forget_some(c, 1)
     for i in range(2):
         tlb_forget_page(c, c.tlbs[i], &c.notes[i], lin)
     for i in range(PARKED):

@@ -207,7 +207,7 @@ def _memory_map(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
 
 def _machphys_mapping(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     vcpu.core.copy_to_guest(arg, abi.machphys_mapping.pack(
-        v_start=xen.MACH2PHYS_VIRT_START, v_end=xen.MACH2PHYS_VIRT_END, max_mfn=domain.hypervisor.memory.frames - 1))
+        v_start=domain.hypervisor.memory.m2p_start, v_end=xen.MACH2PHYS_VIRT_END, max_mfn=domain.hypervisor.memory.frames - 1))
     return 0
 
 
