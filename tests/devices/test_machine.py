@@ -13,7 +13,8 @@ from xenfast.xen.time import Clock, VirtualClock
 
 
 def config(**changes):
-    keys = {"hpet": 1, "xen_platform_pci": 1, "timer_mode": "no_delay_for_missed_ticks", "localtime": 0, "rtc_timeoffset": 0, "vcpus": 1}
+    keys = {"hpet": 1, "xen_platform_pci": 1, "timer_mode": "no_delay_for_missed_ticks", "localtime": 0, "rtc_timeoffset": 0, "vcpus": 1,
+            "vga": "none", "videoram": 0}
     return types.SimpleNamespace(**keys | changes)
 
 

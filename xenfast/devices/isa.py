@@ -55,6 +55,10 @@ class Board:
         if value & FAST_INIT and not before & FAST_INIT:
             self._init()
 
+    def set_a20(self, on: bool) -> None:
+        """By the keyboard controller, whose bit is the other half of the gate."""
+        self.a20 = self.a20 & ~FAST_A20 | (FAST_A20 if on else 0)
+
     def _read_rc(self, offset: int, size: int) -> int:
         return self.rc
 

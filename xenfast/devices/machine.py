@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xenfast.devices import cmos
+from xenfast.devices import cmos, vga_pci
 from xenfast.devices.acpi_pm import AcpiPm
 from xenfast.devices.debugcon import DebugPort, PostPort
 from xenfast.devices.dma8237 import Dma
@@ -50,6 +50,7 @@ from xenfast.devices.isa import Board
 from xenfast.devices.parallel import ParallelPort
 from xenfast.devices.pci import PciBus, PciDevice
 from xenfast.devices.piix import Piix3, PirqRouter
+from xenfast.devices.ps2 import Ps2Controller
 from xenfast.devices.serial import Uart
 from xenfast.devices.xen_platform import XenPlatform
 from xenfast.xen.hvm import vpt
@@ -123,6 +124,7 @@ class PC:
         self.board = Board(timers, self.pit, self.rtc.write, self.restart, self.init)
         self.serial = [Uart(timers, self.irq(SERIAL_PORTS[n][1]), output) for n, output in enumerate(serial[:4])]
         self.parallel = ParallelPort(self.irq(7), parallel)
+        self.ps2 = Ps2Controller(self.irq(1), self.irq(12), self.init, self.board.set_a20)
         self.fdc = Fdc(timers, self.irq(6), self.dma.channel(2), floppies)
         self.post = PostPort()
         self.debug = DebugPort("guest", debug)
@@ -135,6 +137,10 @@ class PC:
         self.ide = Piix3Ide(hvm.physmem, (self.irq(14), self.irq(15)), ide)
         self.pm = AcpiPm(timers, hvm.ports, self.irq(9), hvm.power_off)
         self.platform = XenPlatform([self.ide], nics) if config.xen_platform_pci else None
+        self.vga: vga_pci.VgaCard | None = None
+        if config.vga != "none":
+            memory = domain.hypervisor.memory
+            self.vga = vga_pci.make(hvm, timers, memory, domain.domid, video_memory(config.videoram))
         self.cards = [*cards, *nics]
         self._fw_cfg: FwCfg | None = None
 
@@ -154,7 +160,9 @@ class PC:
             (0x000, self.dma.controllers[0].region),
             (0x020, self.pics.regions[0]),
             (0x040, self.pit.region),
+            (0x060, self.ps2.data),
             (0x061, self.board.nsc),
+            (0x064, self.ps2.control),
             (0x070, self.rtc.region),
             (0x070, self.board.nmi),
             (0x080, self.post.region),
@@ -195,6 +203,7 @@ class PC:
             (self.piix3, 1, 0),
             (self.ide, 1, 1),
             (self.pm, 1, 3),
+            (self.vga, 2, 0),
             (self.platform, 3, 0),
         ):
             if device is not None:
@@ -211,8 +220,8 @@ class PC:
     def _parts(self) -> None:
         """Everything with a state, in the order of loading: devices, then what their lines end in."""
         self.parts: dict[str, Any] = {
-            "dma": self.dma, "board": self.board, "parallel": self.parallel, "fdc": self.fdc, "post": self.post, "debug": self.debug,
-            "debug402": self.debug402, "pci": self.pci,
+            "dma": self.dma, "board": self.board, "parallel": self.parallel, "ps2": self.ps2, "fdc": self.fdc, "post": self.post,
+            "debug": self.debug, "debug402": self.debug402, "pci": self.pci,
         }  # fmt: skip
         self.parts |= {f"serial{n}": uart for n, uart in enumerate(self.serial)}
         self.chips: dict[str, Any] = {"pit": self.pit, "rtc": self.rtc, "pics": self.pics, "ioapic": self.ioapic}
@@ -307,6 +316,12 @@ class PC:
                 self.pci.detach(device)         # it had been unplugged
         for name, part in (self.parts | self.chips).items():
             part.load(state[name])
+
+
+def video_memory(mebibytes: int) -> int:
+    """Bytes of a BAR for ``videoram``: 16 MiB if it is not given, at least 2 MiB, a power of two."""
+    size = max(2, min(mebibytes or 16, 256)) << 20
+    return 1 << (size - 1).bit_length()
 
 
 def clock_offset(config: Any) -> int:
