@@ -74,17 +74,17 @@ def test_writing(pc):
 
 
 @pytest.mark.parametrize(("registers", "status"), [
-    (dict(ax=0x0200, cx=1, dx=0x80), 0x01),             # no sectors
-    (dict(ax=0x0281, cx=1, dx=0x80), 0x01),             # more than 64 KiB
-    (dict(ax=0x0201, cx=0, dx=0x80), 0x01),             # sectors count from 1
-    (dict(ax=0x0201, cx=1, dx=0x1080), 0x01),           # head 16
-    (dict(ax=0x0202, cx=0x0F3F, dx=0x0F80), 0x04),      # beyond the end
-    (dict(ax=0x0201, cx=1, dx=0x82), 0x01),             # no such disk
-    (dict(ax=0x0201, cx=1, dx=0x01), 0x80),             # no such diskette drive
-    (dict(ax=0x0201, cx=0x13, dx=0x00), 0x04),          # sector 19 of a diskette
-    (dict(ax=0x0201, cx=0x5001, dx=0x00), 0x04),        # track 80
-    (dict(ax=0x7700, dx=0x80), 0x01), (dict(ax=0x0A01, cx=1, dx=0x80), 0x01), (dict(ax=0x1000, dx=0x00), 0x01),
-    (dict(ax=0x0201, cx=1, dx=0xE0), 0x01),             # a CD-ROM has no cylinders
+    ({"ax": 0x0200, "cx": 1, "dx": 0x80}, 0x01),   # no sectors
+    ({"ax": 0x0281, "cx": 1, "dx": 0x80}, 0x01),   # more than 64 KiB
+    ({"ax": 0x0201, "cx": 0, "dx": 0x80}, 0x01),   # sectors count from 1
+    ({"ax": 0x0201, "cx": 1, "dx": 0x1080}, 0x01),   # head 16
+    ({"ax": 0x0202, "cx": 0x0F3F, "dx": 0x0F80}, 0x04),   # beyond the end
+    ({"ax": 0x0201, "cx": 1, "dx": 0x82}, 0x01),   # no such disk
+    ({"ax": 0x0201, "cx": 1, "dx": 0x01}, 0x80),   # no such diskette drive
+    ({"ax": 0x0201, "cx": 0x13, "dx": 0x00}, 0x04),   # sector 19 of a diskette
+    ({"ax": 0x0201, "cx": 0x5001, "dx": 0x00}, 0x04),   # track 80
+    ({"ax": 0x7700, "dx": 0x80}, 0x01), ({"ax": 0x0A01, "cx": 1, "dx": 0x80}, 0x01), ({"ax": 0x1000, "dx": 0x00}, 0x01),
+    ({"ax": 0x0201, "cx": 1, "dx": 0xE0}, 0x01),   # a CD-ROM has no cylinders
 ])   # fmt: skip
 def test_requests_that_fail(pc, registers, status):
     """Status in AH, CF, and in the BIOS data area, where 01h finds it."""
