@@ -108,13 +108,13 @@ def test_every_form_is_what_the_gnu_assembler_makes_of_it():
     for form in FORMS:
         if form.endswith("*") or form == "near jmp rw":
             continue
-        line = form.replace("iw:iw", "iw, iw").replace("es:[iw]", "es:[0x1234]")
+        line = form.replace("iw:iw", "iw, iw").replace("es:[iw]", "es:[0x1234]").replace("[iw], id", "[0x1234], 0x12345678")
         for slot, value in {"ib": "0x21", "iw": "0x4321", "rb": "_start", "rw": "_start"}.items():
             line = line.replace(slot, value)
         asm = Assembler(64)
         asm.code("_start: " + line.replace("jmp far 0x4321, 0x4321", "jmp far 0x4321:0x4321"))
         ours = asm.finish()[:asm.here]
-        line = line.replace("call far es:", "call dword ptr es:").replace("jmp far", "jmp")
+        line = line.replace("call far es:", "call dword ptr es:").replace("jmp far", "jmp").replace("mov dword", "mov dword ptr")
         theirs = assemble(line, 16)
         assert theirs.startswith(ours), line
 

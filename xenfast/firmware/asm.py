@@ -18,7 +18,7 @@ FORMS = {
     "mov ah, ib": "B4 ib", "mov ax, iw": "B8 iw", "mov cx, iw": "B9 iw", "mov dx, iw": "BA iw", "mov bx, iw": "BB iw",
     "mov sp, iw": "BC iw", "mov si, iw": "BE iw", "mov ds, ax": "8E D8", "mov es, ax": "8E C0", "mov ss, ax": "8E D0",
     "mov ax, cs": "8C C8", "mov al, ah": "88 E0", "mov ah, al": "88 C4", "mov bp, sp": "89 E5",
-    "xchg bx, bx": "87 DB",
+    "xchg bx, bx": "87 DB", "mov dword [iw], id": "66 C7 06 iw id",
     "push ax": "50", "push cx": "51", "push dx": "52", "push bx": "53", "push bp": "55", "push si": "56", "push di": "57",
     "pop ax": "58", "pop cx": "59", "pop dx": "5A", "pop bx": "5B", "pop bp": "5D", "pop si": "5E", "pop di": "5F",
     "push ds": "1E", "pop ds": "1F", "push es": "06", "pop es": "07", "push cs": "0E", "pusha": "60", "popa": "61",

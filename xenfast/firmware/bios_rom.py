@@ -22,7 +22,12 @@ STUBS = """
 ; --- power-on, boot: Python drives the processor by routine.py ----------------------------------------------------------------
 post:       cli
             cld
-            trap post
+            trap apic
+            jc post_go
+            mov dword [0x0F0], 0x1FF        ; the local APIC on; INTR of the PICs and NMI go through it (MP Specification, 3.6.2.2)
+            mov dword [0x350], 0x700
+            mov dword [0x360], 0x400
+post_go:    trap post
 post_halt:  cli                     ; only after a mistake
             hlt
             jmp post_halt

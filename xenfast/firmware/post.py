@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xenfast")
 
+LOCAL_APIC = 0xFEE00000
 STACK = 0x7C00                          # SS is 0
 SHUTDOWN, DIAGNOSIS = 0x0F, 0x0E        # of the CMOS
 GO_ON_EOI, GO_ON = 0x05, 0x0A
@@ -45,7 +46,15 @@ class Post:
         self.bios, self.ports = bios, bios.ports
         self.done = False
 
-    # --- the trap ----------------------------------------------------------------------------------------------------
+    # --- the traps ----------------------------------------------------------------------------------------------------
+    def apic(self, call: Call) -> None:
+        """DS is where the local APIC is; CF tells the stub that there is none, or that this is no start of the machine."""
+        cpu = call.cpu
+        if self.done or cpu.apic_bus is None or not cpu.cpuid(1)[3] & 1 << 9:
+            call.stub_cf(True)
+        else:
+            cpu.set_segment("ds", 0, LOCAL_APIC, 0xFFFF, 0x93)
+
     def post(self, call: Call) -> None:
         """FFFF0h, E05Bh, Ctrl-Alt-Del, or a program that jumps there."""
         code = self.ports.cmos(SHUTDOWN)
