@@ -49,6 +49,8 @@ class Mouse:
         self._report()
 
     def button(self, number: int, down: bool) -> None:
+        if self.buttons != self.sent_buttons and self.enabled and not self.remote and len(self.queue) < 64:
+            self.queue.extend(self.packet())        # a click that is over soon is not to be lost
         self.buttons = self.buttons & ~(1 << number) | (1 << number if down else 0)
         self._report()
 
