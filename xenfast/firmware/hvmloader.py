@@ -29,6 +29,8 @@ ROM_TABLES = range(0xF0000, 0xFE000)
 ELCR = 0x4D0                        # edge/level control of the two PICs
 CMOS_INDEX, CMOS_DATA = 0x70, 0x71
 CMOS_BOOT_1, CMOS_BOOT_2 = 0x38, 0x3D
+OVMF_LOW_WINDOW = 2 << 30           # it puts PCI memory from here on, or behind RAM below 4 GiB
+OVMF_HIGH_WINDOW = 32 << 30         # and so much above 4 GiB, at a multiple of its size
 BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
 
 
@@ -93,11 +95,12 @@ def _ovmf(domain: Any, pc: Any, config: Any) -> Loaded:
     """It sets up PCI itself, within the hole that there is below 4 GiB, and puts tables where it likes."""
     hvm = domain.hvm
     image = fw_images.find("ovmf", config.bios_path_override)
-    hole = FOUR_GIB - (config.mmio_hole << 20) if config.mmio_hole else pci_setup.MEMORY_START
-    placement = pci_setup.Placement([], (hole, pci_setup.MEMORY_END), None, pirq.links())
-    move_ram(hvm, hole)
+    move_ram(hvm, FOUR_GIB - (config.mmio_hole << 20) if config.mmio_hole else pci_setup.MEMORY_START)
     fw_images.install_rom(hvm, image, "the OVMF image")
     low, high = ram_ends(hvm)
+    first = -(-high // OVMF_HIGH_WINDOW) * OVMF_HIGH_WINDOW
+    windows = (max(low, OVMF_LOW_WINDOW), pci_setup.MEMORY_END), (first, first + OVMF_HIGH_WINDOW)
+    placement = pci_setup.Placement([], *windows, pirq.links())
     cmos_memory(hvm.ports, low, high)
     ram = [(first, end - first) for first, end in ((0, low), (FOUR_GIB, high)) if end > first]
     disks = [(spec.vdev, spec.cdrom) for spec in config.disks]

@@ -34,7 +34,7 @@ def dsdt(machine: Machine, madt_checksum: int, madt_lapics: int) -> bytes:
     parts = [sleep_states(machine)] if machine.kind == "hvm" else []
     parts.append(processors(machine, madt_checksum, madt_lapics))
     if machine.kind == "hvm":
-        parts += [interrupt_model(), aml.scope("\\_SB", memory_holes(), pci_root(machine))]
+        parts += [interrupt_model(), aml.scope("\\_SB", pci_root(machine))]
         if madt_lapics:
             parts.append(aml.scope("\\_GPE", aml.method(f"_L{CPU_EVENT:02X}", 0, aml.call("\\_SB.PRSC"))))
     if machine.generation_id:
@@ -116,12 +116,6 @@ def changed_processors(count: int) -> bytes:
 
 
 # --- the root of PCI ---------------------------------------------------------------------------------------------------------
-
-
-def memory_holes() -> bytes:
-    """Conventional memory belongs to the board (PNP0C02), so that no device is put there."""
-    memory = aml.qword_memory(0, 0x9FFFF, aml.CACHEABLE | aml.READ_WRITE)
-    return aml.device("MEM0", name("_HID", aml.eisa_id("PNP0C02")), name("_UID", 0), name("_CRS", resources(memory)))
 
 
 def pci_root(machine: Machine) -> bytes:

@@ -1,0 +1,68 @@
+"""Debian's kernel from a GRUB CD-ROM by each firmware: ours, SeaBIOS, OVMF; what it says of the tables, and the tables themselves."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.boot.hvm import Guest, grub_iso
+from xenfast.firmware import fw_images
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+echo READY $(nproc)
+for table in /sys/firmware/acpi/tables/*; do
+    [ -f $table ] && echo TABLE ${table##*/} $(busybox od -A n -v -t x1 $table | busybox tr -d ' \\n')
+done
+for device in /sys/bus/acpi/devices/*; do echo DEVICE $(cat $device/hid 2>/dev/null); done
+echo DMI $(cat /sys/class/dmi/id/sys_vendor) $(cat /sys/class/dmi/id/product_name) $(cat /sys/class/dmi/id/product_uuid)
+dmesg | busybox sed 's/^/DMESG /'
+echo DONE
+poweroff -f
+"""
+UUID = "00112233-4455-6677-8899-aabbccddeeff"
+IMAGES = {"": (), "seabios": fw_images.SEABIOS, "ovmf": fw_images.OVMF}
+COMPLAINTS = r"DMESG .*(ACPI (Error|Warning|Exception|BIOS Error)|[Ff]irmware [Bb]ug|BIOS bug|MTRR.*(wrong|bad|inconsistent)|\[Firmware)"
+
+
+@pytest.fixture(scope="module")
+def iso(tmp_path_factory):
+    return grub_iso(tmp_path_factory.mktemp("iso") / "debian.iso", SCRIPT, "nopv")
+
+
+def needs(bios):
+    if IMAGES[bios] and not any(Path(path).exists() for path in IMAGES[bios]):
+        pytest.skip(f"Debian's package {bios} is not installed")
+    if bios == "ovmf" and not Path("/usr/lib/grub/x86_64-efi").exists():
+        pytest.skip("grub-efi-amd64-bin is not installed")
+
+
+@pytest.mark.parametrize("bios", IMAGES, ids=lambda name: name or "own")
+def test_debian_boots_and_has_no_complaint(bios, iso):
+    """GRUB, kernel, user space with 2 vcpus, S5; the kernel finds no fault with a table, and has them as they were made."""
+    needs(bios)
+    with Guest(iso, bios=bios, memory=256, vcpus=2, maxvcpus=3, uuid=UUID) as guest:
+        text = guest.run()
+        assert "READY 2\n" in text and "DONE" in text, text[-2000:]
+        assert guest.domain.shutdown_code == 0
+    complaint = re.search(COMPLAINTS, text)
+    assert not complaint, complaint[0]
+    assert f"DMI Xen HVM domU {UUID}" in text
+    devices = re.findall(r"^DEVICE (\S+)", text, re.M)
+    assert {"PNP0A03", "PNP0103", "PNP0B00", "PNP0303", "PNP0F13", "PNP0501", "PNP0C0F", "LNXPWRBN"} <= set(devices)
+    assert "PM-Timer IO Port: 0xb008" in text
+    found = {name: bytes.fromhex(data) for name, data in re.findall(r"^TABLE (\w+) ([0-9a-f]+)$", text, re.M)}
+    assert {"APIC", "DSDT", "FACP", "HPET", "WAET"} <= set(found)
+    if guest.loaded.acpi is not None:
+        acpi = guest.loaded.acpi
+        for name, data in found.items():
+            at = acpi.where[name] - acpi.base
+            if name != "FACS":          # the system writes to it
+                assert data == acpi.data[at:at + len(data)], name
+
+
+def test_power_on_is_quick(iso):
+    """Everything that is done before the first instruction takes less than a tenth of a second."""
+    with Guest(iso, bios="", memory=64) as guest:
+        assert guest.load_seconds < 0.1
