@@ -83,8 +83,8 @@ def test_errors_of_opening(path, tmp_path):
             open_image(str(tmp_path / name))
     with pytest.raises(XenfastError, match="neither a file"):
         open_image("/dev/null")
-    with pytest.raises(XenfastError, match="'qcow2' is not supported yet"):
-        open_image(str(path), "qcow2")
+    with pytest.raises(XenfastError, match="'qed' is not supported"):
+        open_image(str(path), "qed")
     with pytest.raises(XenfastError, match="'foo' does not exist"):
         open_image(str(path), "foo")
 

@@ -8,6 +8,7 @@ raises Unsupported where there is no such thing.
 
 from typing import Protocol
 
+from xenfast.dom0.block.qcow2 import Qcow2Image
 from xenfast.dom0.block.raw import RawImage
 from xenfast.errors import XenfastError
 
@@ -28,8 +29,8 @@ class Image(Protocol):
     def close(self) -> None: ...
 
 
-FORMATS = {"raw": RawImage}
-KNOWN = ("qcow", "qcow2", "qed", "vhd", "vmdk", "vdi")  # of which a user may think that they work
+FORMATS = {"raw": RawImage, "qcow2": Qcow2Image}
+KNOWN = ("qcow", "qed", "vhd", "vhdx", "vmdk", "vdi")  # of which a user may think that they work
 
 
 def open_image(path: str, image_format: str = "raw", readonly: bool = False) -> Image:
