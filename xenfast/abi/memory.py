@@ -48,8 +48,18 @@ machphys_mapping = Layout("xen_machphys_mapping", ("v_start", "Q"), ("v_end", "Q
 add_to_physmap = Layout("xen_add_to_physmap", ("domid", "H"), ("size", "H"), ("space", "I"), ("idx", "Q"),
                         ("gpfn", "Q"))
 remove_from_physmap = Layout("xen_remove_from_physmap", ("domid", "H"), ("gpfn", "Q"))
+add_to_physmap_batch = Layout("xen_add_to_physmap_batch", ("domid", "H"), ("space", "H"), ("size", "H"), ("extra", "H"),
+                             ("idxs", "Q"), ("gpfns", "Q"), ("errs", "Q"))
+XENMAPSPACE_shared_info = 0
+XENMAPSPACE_grant_table = 1
+XENMAPSPACE_gmfn = 2
+XENMAPSPACE_gmfn_range = 3
+XENMAPSPACE_gmfn_foreign = 4
+XENMAPSPACE_dev_mmio = 5
 memory_map = Layout("xen_memory_map", ("nr_entries", "I"), ("buffer", "Q"))
 
 E820_RAM = 1
 E820_RESERVED = 2
+E820_ACPI = 3
+E820_NVS = 4
 E820_ENTRY = "<QQI"             # struct e820entry is packed: 20 bytes

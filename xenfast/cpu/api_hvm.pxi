@@ -125,7 +125,7 @@ cdef class HvmVcpu(Vcpu):
 
     # -- guest memory -------------------------------------------------------------------------------------------------
     def copy_from_guest(self, u64 lin, u64 n):
-        """n bytes at a linear address of the running code; raises GuestFault.  Not while the vcpu runs."""
+        """n bytes at a linear address, with the kernel's rights; raises GuestFault.  Not while the vcpu runs."""
         cdef bytearray out
         cdef u8* p
         if n > <u64>1 << 30:
@@ -137,7 +137,7 @@ cdef class HvmVcpu(Vcpu):
         return bytes(out)
 
     def copy_to_guest(self, u64 lin, data):
-        """Write bytes at a linear address of the running code; raises GuestFault (what comes before the fault is written)."""
+        """Write bytes at a linear address with the kernel's rights; raises GuestFault (what comes before the fault is written)."""
         cdef bytes b = bytes(data)
         cdef u8* p = b
         if not hvm_copy(self.c, lin, len(b), p, True):
@@ -157,6 +157,11 @@ cdef class HvmVcpu(Vcpu):
                    cr2=c.cr2, cr3=c.cr3, cr4=c.cr4, efer=c.efer, halted=c.halted)
         return out
 
+    @property
+    def cr4_legal(self):
+        """Bits of CR4 that the CPUID policy allows."""
+        return self.c.cr4_legal
+
     def init(self):
         """As INIT does; then run() waits for SIPI unless it is the bootstrap processor."""
         cpu_init(self.c)
@@ -167,18 +172,23 @@ cdef class HvmVcpu(Vcpu):
 
 
 cdef bint hvm_copy(Cpu* c, u64 lin, u64 n, u8* p, bint write) noexcept:
-    """With the page tables and the rights of the running code."""
+    """With the page tables of now and the rights of ring 0, whatever code runs."""
     cdef u64 at = 0, k
     cdef int st = ST_OK
-    if not c.mode & MODE_64 and (lin >> 32 or n > (<u64>1 << 32) - lin):
+    cdef TlbEntry* tlb = c.tlb
+    cdef u8 index = c.tlb_index
+    cdef bint wide = c.efer & EFER_LMA != 0
+    if not wide and (lin >> 32 or n > (<u64>1 << 32) - lin):
         return False
     enter_core(c)
+    c.tlb, c.tlb_index = c.tlbs[0], 0
     while at < n and st == ST_OK:
-        if c.mode & MODE_64 and not is_canonical(c, lin + at):
+        if wide and not is_canonical(c, lin + at):
             st = ST_FAULT
             break
         k = min(4096 - ((lin + at) & 4095), n - at)
         st = quiet_write(c, lin + at, k, p + at) if write else quiet_read(c, lin + at, k, p + at)
         at += k
+    c.tlb, c.tlb_index = tlb, index
     leave_core(c)
     return st == ST_OK

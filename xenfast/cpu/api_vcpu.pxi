@@ -132,6 +132,18 @@ cdef class GuestPhysMap:
         if changed:
             self.flush()
 
+    def clear_list(self, gfns):
+        """The same for frames that lie anywhere."""
+        cdef u64[::1] frames = numpy.ascontiguousarray(gfns, dtype=numpy.uint64)
+        cdef Py_ssize_t i
+        cdef bint changed = False
+        for i in range(frames.shape[0]):
+            if frames[i] < self.map.max_gfn:
+                changed |= self.map.mfn[frames[i]] & PHYSMAP_RAM != 0
+                self.map.mfn[frames[i]] = 0
+        if changed:
+            self.flush()
+
     def used(self):
         """The guest frames that are mapped, as a numpy array in order."""
         table = numpy.frombuffer(HostArray.make(self, self.map.mfn, self.map.max_gfn * 8), dtype=numpy.uint64)

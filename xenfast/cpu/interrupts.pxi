@@ -74,6 +74,10 @@ cdef bint event_ready(Cpu* c) noexcept nogil:
 cdef bint take_event(Cpu* c) noexcept nogil:
     """NMI first, then an external interrupt (SDM Vol. 3, table 6-2); a debug trap of the last instruction comes before both."""
     cdef int vector = c.intr_vector
+    if unlikely(c.events & EVENT_UPCALL) and not upcall_ready(c):
+        fetch_and(&c.events, ~<u32>EVENT_UPCALL)
+        if upcall_ready(c):                     # since then
+            fetch_or(&c.events, EVENT_UPCALL)
     if c.db_pending or c.is_pv or not event_ready(c):
         return False
     c.stat[STAT_EVENTS] += 1

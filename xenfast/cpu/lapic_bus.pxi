@@ -151,8 +151,8 @@ cdef void take_init(Cpu* c) noexcept nogil:
     """INIT, and SIPI to one that waits for it (SDM Vol. 3, 8.4.2); to others SIPI means nothing."""
     cdef Lapic* a = c.lapic
     cdef u32 got = fetch_and(&a.pending, ~<u32>(LAPIC_INIT | LAPIC_SIPI)), vector = a.sipi_vector
-    if got & LAPIC_INIT:
-        cpu_init(c)
+    if got & LAPIC_INIT and not (c.hvm != NULL and c.halted == WAIT_SIPI):
+        cpu_init(c)             # (Xen leaves a vcpu alone that has been reset already: Linux gives it an upcall before its first INIT)
     if got & LAPIC_SIPI and c.halted == WAIT_SIPI:
         c.seg[CS].sel = <u16>(vector << 8)
         c.seg[CS].base = vector << 12

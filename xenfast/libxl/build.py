@@ -46,6 +46,15 @@ class Built:
     console_mfn: int
     console_port: int
 
+    @property
+    def store_frame(self) -> int:
+        """As the guest calls it."""
+        return self.store_mfn
+
+    @property
+    def console_frame(self) -> int:
+        return self.console_mfn
+
 
 class Frames:
     """The domain's memory as the builder sees it: pseudo-physical frames over machine frames."""

@@ -188,7 +188,7 @@ class Devices:
         self._write(
             {
                 f"{home}/store": "",
-                f"{home}/store/ring-ref": built.store_mfn,
+                f"{home}/store/ring-ref": built.store_frame,
                 f"{home}/store/port": built.store_port,
                 f"{home}/console": "",
                 f"{home}/console/backend": backend,
@@ -196,7 +196,7 @@ class Devices:
                 f"{home}/console/limit": CONSOLE_LIMIT,
                 f"{home}/console/type": "xenconsoled",
                 f"{home}/console/output": "pty",
-                f"{home}/console/ring-ref": built.console_mfn,
+                f"{home}/console/ring-ref": built.console_frame,
                 f"{home}/console/port": built.console_port,
             },
             read_only,

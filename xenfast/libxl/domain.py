@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from xenfast.abi import sched
 from xenfast.errors import XenfastError
-from xenfast.libxl import build, config, kernel
+from xenfast.libxl import build, build_pvh, config, kernel
 from xenfast.libxl.console import EOF, TIMEOUT, Console, DomainEnded, Idle, TimedOut
 from xenfast.trace import Tracer
 from xenfast.xen import hypercall
@@ -30,7 +30,7 @@ class Domain:
         self.host, self.config, self.name = host, settings, settings.name
         settings.cpuid.warn()
         _refuse_missing(settings)
-        image = host.load_kernel(settings.kernel)
+        image = host.load_kernel(settings.kernel, settings.type)
         ramdisk = kernel.read_file(settings.ramdisk, "ramdisk") if settings.ramdisk else b""
         images = host.devices.open_images(settings.disks)
         self._wall, self._destroyed, self._told = 0.0, False, False
@@ -44,6 +44,7 @@ class Domain:
                 max_grant_frames=settings.max_grant_frames,
                 max_evtchns=settings.max_event_channels,
                 cpuid=settings.cpuid,
+                kind=settings.type,
             )
         except BaseException:
             host.devices.close_images(images)
@@ -51,7 +52,8 @@ class Domain:
         self.xen.pause()                                # until its devices are there, and create() sets it going
         self.user_pauses = 1
         try:
-            self.built = build.build_pv(self.xen, image, ramdisk, settings.cmdline, settings.memory)
+            builder: Any = build_pvh.build_pvh if settings.type == "pvh" else build.build_pv
+            self.built = builder(self.xen, image, ramdisk, settings.cmdline, settings.memory)
             self.console = Console(self)
             host.exclusively(lambda: host.devices.attach(self.xen, settings, self.built, images, self.console.received))
         except BaseException:
@@ -239,7 +241,7 @@ class Domain:
 
 def _refuse_missing(settings: config.DomainConfig) -> None:
     """What can be asked for and is not there yet, before anything is built."""
-    if settings.type != "pv":
-        raise XenfastError(f"guests of type {settings.type!r} are not supported yet, only PV guests are")
+    if settings.type == "hvm":
+        raise XenfastError("guests of type 'hvm' are not supported yet, only PV and PVH guests are")
     if settings.vfbs:
         raise XenfastError("framebuffers (vfb) are not supported yet")

@@ -98,17 +98,18 @@ class Host:
             raise XenfastError("domain 0 is xenfast itself, which this cannot be done to")
         raise XenfastError(f"there is no domain {str(which)!r}")
 
-    def load_kernel(self, path: str) -> Any:
-        """A PV kernel, unpacked; the last few are kept."""
+    def load_kernel(self, path: str, kind: str = "pv") -> Any:
+        """A PV or PVH kernel, unpacked; the last few are kept."""
+        load: Any = kernel.load_pvh if kind == "pvh" else kernel.load_pv
         try:
             status = os.stat(path)
         except OSError:
-            return kernel.load_pv(path)         # which says what is wrong with it
-        key = (path, status.st_mtime_ns, status.st_size, status.st_ino)
+            return load(path)                   # which says what is wrong with it
+        key = (kind, path, status.st_mtime_ns, status.st_size, status.st_ino)
         with self._lock:
             image = self._kernels.pop(key, None)
         if image is None:
-            image = kernel.load_pv(path)
+            image = load(path)
         with self._lock:
             self._kernels[key] = image
             while len(self._kernels) > KERNELS_KEPT:

@@ -104,12 +104,49 @@ def pv_kernel(image: elf.Elf) -> PvKernel:
     )
 
 
+@dataclass(frozen=True)
+class PvhKernel:
+    """A kernel with a PVH entry: where it goes in guest-physical memory, and where it is entered in 32-bit mode."""
+
+    image: elf.Elf
+    entry: int
+    start: int
+    end: int
+
+
+def load_pvh(path: str | Path) -> PvhKernel:
+    """Read a kernel file that is to run as a PVH guest."""
+    data = read_file(path, "kernel")
+    try:
+        return pvh_kernel(elf.parse(bzimage.unpack(data)))
+    except XenfastError as error:
+        raise XenfastError(f"{path}: {error}") from None
+
+
+def pvh_kernel(image: elf.Elf) -> PvhKernel:
+    """What an ELF image's notes say; XenfastError when it has no PVH entry."""
+    entry = image.xen_notes.get(elfnote.XEN_ELFNOTE_PHYS32_ENTRY)
+    if not isinstance(entry, int):
+        raise XenfastError(f"the kernel has no PVH entry point; {_could_run_as(image)}")
+    segments = image.load_segments()
+    if not segments:
+        raise XenfastError("the kernel has nothing to load")
+    start = min(segment.paddr for segment in segments)
+    end = max(segment.paddr + segment.memsz for segment in segments)
+    if not start <= entry < end:
+        raise XenfastError(f"the kernel's entry point {entry:#x} lies outside its image")
+    return PvhKernel(image, entry, start, end)
+
+
 def _could_run_as(image: elf.Elf) -> str:
-    if elfnote.XEN_ELFNOTE_PHYS32_ENTRY in image.xen_notes:
-        return "it has a PVH entry and could run as a PVH guest, which is not supported yet"
-    if image.xen_notes:
+    notes = image.xen_notes
+    if elfnote.XEN_ELFNOTE_PHYS32_ENTRY in notes:
+        return "it has a PVH entry and could run as a PVH guest (type = \"pvh\")"
+    if elfnote.XEN_ELFNOTE_ENTRY in notes:
+        return "it has a PV entry and could run as a PV guest (type = \"pv\")"
+    if notes:
         return "it has Xen notes but neither a PV nor a PVH entry"
-    return "without Xen notes it could only run as an HVM guest, which is not supported yet"
+    return "without Xen notes it could only run as an HVM guest, from a disk"
 
 
 def _check_features(text: str) -> None:

@@ -35,6 +35,7 @@ log = logging.getLogger("xenfast")
 MAX_VCPUS = 128
 PGT_WRITABLE = 7        # cpu/state.pxd: Frame.type, Frame.flags
 FRAME_ALLOCATED = 4
+NO_FRAME = (1 << 64) - 1
 LOG_KINDS = 256         # different warnings a domain may cause
 VCPU_CLASSES: dict[str, type[Vcpu]] = {"pv": Vcpu, "hvm": HvmVcpu, "pvh": HvmVcpu}
 
@@ -136,11 +137,13 @@ class Domain:
             log.log(level, "domain %d: " + text, self.domid, *values)
 
     # --- memory ------------------------------------------------------------------------------------------------------
-    def alloc_pages(self, n: int, contiguous: bool = False) -> Any:
+    def alloc_pages(self, n: int, contiguous: bool = False, beyond: bool = False) -> Any:
         """``n`` more frames as a numpy array of frame numbers; MemoryError beyond max_pages or when the host has no
-        more.
+        more.  ``beyond``: the toolstack's own, by which the limit is raised.
         """
         with self.hypervisor.lock:
+            if beyond and self.max_pages:
+                self.max_pages += n
             if self.max_pages and self.tot_pages + n > self.max_pages:
                 raise MemoryError(f"domain {self.domid} may have {self.max_pages} pages and has {self.tot_pages}")
             mfns = self.hypervisor.memory.alloc(self.domid, n, contiguous)
@@ -153,6 +156,13 @@ class Domain:
         self.xen_pages.add(mfn)
         return mfn
 
+    def frame(self, gfn: int) -> int:
+        """The machine frame that the guest means by a frame number: itself for PV; ~0, which nobody owns, for none."""
+        if self.hvm is None:
+            return gfn
+        mfn = self.hvm.physmap.get(gfn)
+        return NO_FRAME if mfn is None or self.hvm.physmap.is_readonly(gfn) else mfn
+
     def owns(self, mfn: int) -> bool:
         memory = self.hypervisor.memory
         return mfn < memory.frames and memory.owner(mfn) == self.domid
@@ -161,7 +171,7 @@ class Domain:
         """get_page_and_type(PGT_writable_page): a reference to a frame of the domain, which cannot become a page table
         meanwhile.
         """
-        return self.core.get_page_and_type(mfn, PGT_WRITABLE) == 0
+        return mfn != NO_FRAME and self.core.get_page_and_type(mfn, PGT_WRITABLE) == 0
 
     def put_writable_page(self, mfn: int) -> None:
         self.core.put_page_and_type(mfn)

@@ -120,23 +120,24 @@ def _init_control(domain: "Domain", vcpu: "Vcpu", arg: int) -> None:
     fifo = evtchn.abi
     if isinstance(fifo, FifoPorts) and fifo.has_control_block(op.vcpu):
         raise XenError(errno.EINVAL, "the vcpu has a control block")
-    get_writable_page(domain, op.control_gfn)
+    mfn = domain.frame(op.control_gfn)
+    get_writable_page(domain, mfn)
     if not isinstance(fifo, FifoPorts):
         fifo = FifoPorts(domain)
         fifo.take_over(evtchn)
-    fifo.set_control_block(op.vcpu, op.control_gfn, op.offset)
+    fifo.set_control_block(op.vcpu, mfn, op.offset)
     write_field(vcpu, abi.init_control, arg, "link_bits", abi.EVTCHN_FIFO_LINK_BITS, 1)
 
 
 def _expand_array(domain: "Domain", vcpu: "Vcpu", arg: int) -> None:
-    gfn = read_struct(vcpu, abi.expand_array, arg).array_gfn
+    mfn = domain.frame(read_struct(vcpu, abi.expand_array, arg).array_gfn)
     fifo = domain.evtchn.abi
     if not isinstance(fifo, FifoPorts):
         raise XenError(errno.EOPNOTSUPP, "the domain has no FIFO")
     if fifo.is_full:
         raise XenError(errno.ENOSPC, "the event array is complete")
-    get_writable_page(domain, gfn)
-    fifo.expand_array(domain.evtchn, gfn)
+    get_writable_page(domain, mfn)
+    fifo.expand_array(domain.evtchn, mfn)
 
 
 def _set_priority(domain: "Domain", vcpu: "Vcpu", arg: int) -> None:

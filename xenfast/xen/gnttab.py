@@ -201,7 +201,7 @@ class GrantTable:
             active = self.active.get(ref)
             if active is not None and active.domid != domid:
                 raise fail(abi.GNTST_general_error, f"grant {ref} is in use by domain {active.domid}")
-            mfn = self._set_status(ref, domid, readonly)
+            mfn = self.domain.frame(self._set_status(ref, domid, readonly))
             if active is not None:
                 mfn = active.mfn            # further maps get the frame of the first one, as in Xen
             try:

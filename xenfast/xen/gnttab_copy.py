@@ -59,8 +59,8 @@ class _Side:
             self.mfn = owner.gnttab.acquire(self.ref, domain.domid, readonly)
             self.table = owner.gnttab
             return
-        self.mfn = frame
-        if not (self.memory.get_page(frame, domain.domid) if readonly else domain.get_writable_page(frame)):
+        self.mfn = mfn = domain.frame(frame)
+        if not (self.memory.get_page(mfn, domain.domid) if readonly else domain.get_writable_page(mfn)):
             raise fail(abi.GNTST_bad_page, f"frame {frame:#x} is not the domain's, or not plain memory")
 
     def release(self) -> None:

@@ -1,8 +1,9 @@
-"""Grants mapped by a PV guest: GNTTABOP_map_grant_ref, unmap_grant_ref and unmap_and_replace, and the handles they deal
+"""Grants mapped by a guest: GNTTABOP_map_grant_ref, unmap_grant_ref and unmap_and_replace, and the handles they deal
 in.
 
 Specified in xen/include/public/grant_table.h; follows xen/common/grant_table.c.  The page-table entry is written by the
-core (cpu/pv_mmu.pxi), which takes its own reference to the frame; the grant stays pinned from map to unmap.
+core (cpu/pv_mmu.pxi), which takes its own reference to the frame; the grant stays pinned from map to unmap.  A guest with a
+p2m names a frame of it instead of an address, which then is the granted one.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,11 @@ BAD_HANDLE = 0xFFFFFFFF
 class Mapping:
     """struct grant_mapping: what a handle stands for."""
 
-    __slots__ = ("flags", "mfn", "ref", "table")
+    __slots__ = ("flags", "gfn", "mfn", "ref", "table")
 
-    def __init__(self, table: GrantTable, ref: int, flags: int, mfn: int) -> None:
+    def __init__(self, table: GrantTable, ref: int, flags: int, mfn: int, gfn: int) -> None:
         self.table, self.ref, self.flags, self.mfn = table, ref, flags, mfn
+        self.gfn = gfn                  # where it is in the p2m of a guest that has one
 
     @property
     def readonly(self) -> bool:
@@ -50,11 +52,16 @@ def map_one(domain: "Domain", vcpu: "Vcpu", op: Any) -> tuple[int, int, int]:
     except XenError as e:
         return e.errno, BAD_HANDLE, 0
     handle = domain.next_handle()
-    domain.maptrack[handle] = Mapping(owner.gnttab, op.ref, op.flags, mfn)
+    domain.maptrack[handle] = Mapping(owner.gnttab, op.ref, op.flags, mfn, op.host_addr >> 12)
     return abi.GNTST_okay, handle, mfn << 12 if op.flags & abi.GNTMAP_device_map else 0
 
 
 def _enter(vcpu: "Vcpu", op: Any, mfn: int) -> bool:
+    """An entry of a page table, or of the p2m."""
+    if vcpu.domain.hvm is not None:
+        if op.flags & abi.GNTMAP_contains_pte or op.host_addr & 0xFFF:
+            return False
+        return vcpu.domain.hvm.map_foreign(op.host_addr >> 12, mfn, bool(op.flags & abi.GNTMAP_readonly))
     return vcpu.core.grant_map(
         op.host_addr, mfn, readonly=bool(op.flags & abi.GNTMAP_readonly),
         contains_pte=bool(op.flags & abi.GNTMAP_contains_pte), user=bool(op.flags & abi.GNTMAP_application_map)) == 0
@@ -81,7 +88,11 @@ def _unmap(domain: "Domain", vcpu: "Vcpu", handle: int, host_addr: int, dev_bus_
         mapping.flags &= ~abi.GNTMAP_device_map
     if host_addr and mapping.flags & abi.GNTMAP_host_map:
         contains_pte = bool(mapping.flags & abi.GNTMAP_contains_pte)
-        if vcpu.core.grant_unmap(host_addr, mapping.mfn, contains_pte, new_addr) != 0:
+        if domain.hvm is not None:
+            if host_addr != mapping.gfn << 12 or new_addr:
+                return abi.GNTST_general_error
+            domain.hvm.unmap_foreign(mapping.gfn)
+        elif vcpu.core.grant_unmap(host_addr, mapping.mfn, contains_pte, new_addr) != 0:
             return abi.GNTST_general_error
         mapping.flags &= ~abi.GNTMAP_host_map
     if not mapping.flags & (abi.GNTMAP_host_map | abi.GNTMAP_device_map):

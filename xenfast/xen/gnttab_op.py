@@ -71,6 +71,13 @@ def _status(vcpu: "Vcpu", arg: int, layout: Layout, status: int) -> None:
     vcpu.core.copy_to_guest(arg + layout.offset["status"], struct.pack("<h", status))
 
 
+def _names(domain: "Domain", frames: list[int]) -> list[int]:
+    """What the guest calls these frames: where it has mapped them, if it has a p2m."""
+    if domain.hvm is None:
+        return frames
+    return [int(domain.hypervisor.memory.m2p[mfn]) for mfn in frames]
+
+
 def _setup_table(domain: "Domain", vcpu: "Vcpu", arg: int, count: int) -> None:
     _one(count)
     op = read_struct(vcpu, abi.setup_table, arg)
@@ -80,7 +87,7 @@ def _setup_table(domain: "Domain", vcpu: "Vcpu", arg: int, count: int) -> None:
         if op.nr_frames > table.max_frames:
             raise XenError(errno.EINVAL, f"{op.nr_frames} grant frames, at most {table.max_frames}")
         table.grow(op.nr_frames)
-        frames = table.frames[:op.nr_frames]
+        frames = _names(domain, table.frames[:op.nr_frames])
         vcpu.core.copy_to_guest(op.frame_list, struct.pack(f"<{len(frames)}Q", *frames))
     except XenError as e:
         if e.errno > 0:
@@ -131,7 +138,7 @@ def _get_status_frames(domain: "Domain", vcpu: "Vcpu", arg: int, count: int) -> 
     status = abi.GNTST_okay
     try:
         table = _target(domain, op.dom)
-        frames = table.status_frames
+        frames = _names(domain, table.status_frames)
         if table.version != 2 or op.nr_frames > len(frames):
             raise fail(abi.GNTST_general_error, f"{op.nr_frames} status frames wanted, there are {len(frames)}")
         vcpu.core.copy_to_guest(op.frame_list, struct.pack(f"<{op.nr_frames}Q", *frames[:op.nr_frames]))

@@ -1,6 +1,6 @@
 """THE TABLE of hypercalls that are answered in Python, and the one place where a failure becomes -errno.
 
-Specified in xen/include/public/xen.h; the columns are those of pv_hypercall_table (xen/arch/x86/pv/hypercall.c).  The
+Specified in xen/include/public/xen.h; the columns are those of xen/include/hypercall-defs.c.  The
 calls that a guest makes all the time, and those about its page tables and descriptors, are answered in the core
 (cpu/pv_hypercalls.pxi) and do not come here: CORE names them.  A function gets the calling domain and vcpu and as many
 64-bit arguments as its row says, holds the hypervisor's lock, and returns a number or raises XenError.
@@ -15,6 +15,8 @@ from xenfast.abi import xen as abi
 from xenfast.errors import XenError
 from xenfast.xen import console_op, evtchn_op, gnttab_op, hvm_op, memory, nmi_op, physdev, sched_op, vcpu_op, version
 from xenfast.xen.guest import Continuation, GuestFault
+from xenfast.xen.hvm import calls as hvm_calls
+from xenfast.xen.hvm import memory as hvm_memory
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -28,7 +30,8 @@ U64 = (1 << 64) - 1
 class Call(NamedTuple):
     name: str
     nargs: int
-    function: Callable[..., int]
+    pv: Callable[..., int] | None       # None: ENOSYS (or, PV, answered in the core)
+    hvm: Callable[..., int] | None = None
 
 
 def eperm(domain: "Domain", vcpu: "Vcpu", *args: int) -> int:
@@ -41,26 +44,30 @@ def eopnotsupp(domain: "Domain", vcpu: "Vcpu", *args: int) -> int:
     raise XenError(errno.EOPNOTSUPP)
 
 
-# nr: name, number of arguments, function
+# nr: name, number of arguments, function of PV guests, of those with a p2m
 TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_sched_op_compat: Call("sched_op_compat", 2, sched_op.do_sched_op_compat),
-    abi.__HYPERVISOR_platform_op: Call("platform_op", 1, eperm),
-    abi.__HYPERVISOR_memory_op: Call("memory_op", 2, memory.do_memory_op),
+    abi.__HYPERVISOR_platform_op: Call("platform_op", 1, eperm, eperm),
+    abi.__HYPERVISOR_memory_op: Call("memory_op", 2, memory.do_memory_op, hvm_memory.do_memory_op),
+    abi.__HYPERVISOR_multicall: Call("multicall", 2, None, hvm_calls.do_multicall),
+    abi.__HYPERVISOR_set_timer_op: Call("set_timer_op", 1, None, hvm_calls.do_set_timer_op),
     abi.__HYPERVISOR_event_channel_op_compat: Call("event_channel_op_compat", 1, evtchn_op.do_event_channel_op_compat),
-    abi.__HYPERVISOR_xen_version: Call("xen_version", 2, version.do_xen_version),
-    abi.__HYPERVISOR_console_io: Call("console_io", 3, console_op.do_console_io),
+    abi.__HYPERVISOR_xen_version: Call("xen_version", 2, version.do_xen_version, version.do_xen_version),
+    abi.__HYPERVISOR_console_io: Call("console_io", 3, console_op.do_console_io, console_op.do_console_io),
     abi.__HYPERVISOR_physdev_op_compat: Call("physdev_op_compat", 1, physdev.do_physdev_op_compat),
-    abi.__HYPERVISOR_grant_table_op: Call("grant_table_op", 3, gnttab_op.do_grant_table_op),
-    abi.__HYPERVISOR_vcpu_op: Call("vcpu_op", 3, vcpu_op.do_vcpu_op),
+    abi.__HYPERVISOR_grant_table_op: Call("grant_table_op", 3, gnttab_op.do_grant_table_op, gnttab_op.do_grant_table_op),
+    abi.__HYPERVISOR_vm_assist: Call("vm_assist", 2, None, hvm_calls.do_vm_assist),
+    abi.__HYPERVISOR_vcpu_op: Call("vcpu_op", 3, vcpu_op.do_vcpu_op, vcpu_op.do_vcpu_op),
     abi.__HYPERVISOR_nmi_op: Call("nmi_op", 2, nmi_op.do_nmi_op),
-    abi.__HYPERVISOR_sched_op: Call("sched_op", 2, sched_op.do_sched_op),
-    abi.__HYPERVISOR_event_channel_op: Call("event_channel_op", 2, evtchn_op.do_event_channel_op),
-    abi.__HYPERVISOR_physdev_op: Call("physdev_op", 2, physdev.do_physdev_op),
-    abi.__HYPERVISOR_hvm_op: Call("hvm_op", 2, hvm_op.do_hvm_op),
-    abi.__HYPERVISOR_sysctl: Call("sysctl", 1, eperm),
-    abi.__HYPERVISOR_domctl: Call("domctl", 1, eperm),
+    abi.__HYPERVISOR_sched_op: Call("sched_op", 2, sched_op.do_sched_op, sched_op.do_sched_op),
+    abi.__HYPERVISOR_event_channel_op: Call(
+        "event_channel_op", 2, evtchn_op.do_event_channel_op, evtchn_op.do_event_channel_op),
+    abi.__HYPERVISOR_physdev_op: Call("physdev_op", 2, physdev.do_physdev_op, hvm_calls.do_physdev_op),
+    abi.__HYPERVISOR_hvm_op: Call("hvm_op", 2, hvm_op.do_hvm_op_pv, hvm_op.do_hvm_op),
+    abi.__HYPERVISOR_sysctl: Call("sysctl", 1, eperm, eperm),
+    abi.__HYPERVISOR_domctl: Call("domctl", 1, eperm, eperm),
     abi.__HYPERVISOR_kexec_op: Call("kexec_op", 2, eperm),
-    abi.__HYPERVISOR_xenpmu_op: Call("xenpmu_op", 2, eopnotsupp),
+    abi.__HYPERVISOR_xenpmu_op: Call("xenpmu_op", 2, eopnotsupp, eopnotsupp),
 }
 
 # Answered in the core, like some operations of the table above: XENVER_version, SCHEDOP_yield and SCHEDOP_block, the
@@ -108,10 +115,11 @@ def dispatch(vcpu: "Vcpu") -> None:
 def call(domain: "Domain", vcpu: "Vcpu", nr: int, args: Any) -> int:
     """The result of a hypercall as the guest gets it: a number, or -errno.  Or a Continuation, raised."""
     row = TABLE.get(nr)
-    if row is None:
+    function = None if row is None else row.pv if domain.hvm is None else row.hvm
+    if row is None or function is None:
         domain.log_once(("hypercall", nr), "unknown hypercall %d(%s)", nr, ", ".join(f"{a:#x}" for a in args))
         return -errno.ENOSYS
-    name, nargs, function = row
+    name, nargs = row.name, row.nargs
     try:
         with domain.hypervisor.lock:
             return function(domain, vcpu, *args[:nargs])

@@ -1,9 +1,9 @@
-"""memory_op: a domain's reservation of machine memory, and where the machine-to-physical table is.
+"""memory_op of a PV domain: its reservation of machine memory, and where the machine-to-physical table is.
 
 Specified in xen/include/public/memory.h; follows xen/common/memory.c and xen/arch/x86/mm.c.  A PV domain names machine
 frames itself, so what concerns translated domains (add_to_physmap and the like) is EACCES, and what concerns other
-domains is EPERM.  Long lists are worked off a batch at a time, with the number of extents done above the command, as
-Xen does.
+domains is EPERM; domains with a p2m: xen/hvm/memory.py.  Long lists are worked off a batch at a time, with the number
+of extents done above the command, as Xen does.
 """
 
 import errno
@@ -30,7 +30,7 @@ def do_memory_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int) -> int:
         return operation(domain, vcpu, arg)
     extents = EXTENTS.get(op)
     if extents is not None:
-        done = _reservation(domain, vcpu, arg, start, extents)
+        done = work_off(domain, vcpu, arg, start, extents)
         if done == start + BATCH:
             raise Continuation(op | done << abi.MEMOP_EXTENT_SHIFT, arg)
         return done
@@ -44,7 +44,7 @@ def self_only(domain: "Domain", domid: int) -> None:
 
 
 # --- lists of extents ------------------------------------------------------------------------------------------------
-def _reservation(domain: "Domain", vcpu: "Vcpu", arg: int, start: int, extent: Any) -> int:
+def work_off(domain: "Domain", vcpu: "Vcpu", arg: int, start: int, extent: Any) -> int:
     """Work off the extents of a struct xen_memory_reservation; returns how many are done, for whatever reason it
     ends.
     """

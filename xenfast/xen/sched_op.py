@@ -37,7 +37,8 @@ def do_sched_op_compat(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int) -> in
 
 
 def _yield(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
-    """In a multicall or by sched_op_compat; otherwise the core answers it."""
+    """Of a PV guest only in a multicall or by sched_op_compat; otherwise the core answers it."""
+    vcpu.give_way()
     return 0
 
 

@@ -155,6 +155,9 @@ class Vcpu:
         self.blocked = True
         self.set_runstate(abi.RUNSTATE_blocked)
 
+    def give_way(self) -> None:
+        """SCHEDOP_yield that the core has not answered."""
+
     def stop(self) -> None:
         """Have the vcpu leave the core as soon as it can, and its thread look at what it may do."""
         if self.core is not None:
@@ -165,7 +168,13 @@ class Vcpu:
     def runnable(self) -> bool:
         return self.online and not self.blocked and self.domain.may_run
 
+    def send_nmi(self) -> None:
+        self.core.send_nmi()
+        self.wake()
+
     # --- up and down -------------------------------------------------------------------------------------------------
+    context_size = abi.vcpu_guest_context.size
+
     def set_context(self, context: bytes) -> None:
         """Load a struct vcpu_guest_context; XenError when it is not valid."""
         set_info_guest(self, context)

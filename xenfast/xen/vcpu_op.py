@@ -33,7 +33,7 @@ def do_vcpu_op(domain: "Domain", vcpu: "Vcpu", cmd: int, vcpuid: int, arg: int) 
 def _initialise(v: "Vcpu", current: "Vcpu", arg: int) -> int:
     if not v.has_info:
         raise XenError(errno.EINVAL, "the vcpu has no vcpu_info yet")
-    context = current.core.copy_from_guest(arg, abi.vcpu_guest_context.size)
+    context = current.core.copy_from_guest(arg, v.context_size)
     if v.initialised:
         raise XenError(errno.EEXIST)
     v.set_context(context)
@@ -110,8 +110,9 @@ def _register_vcpu_info(v: "Vcpu", current: "Vcpu", arg: int) -> int:
         raise XenError(errno.EINVAL, f"offset {info.offset:#x}")
     if v.info_mfn is not None or (v is not current and v.online):
         raise XenError(errno.EINVAL, "vcpu_info is registered, or the vcpu runs")
-    get_writable_page(v.domain, info.mfn)
-    v.register_info(info.mfn, info.offset)
+    mfn = v.domain.frame(info.mfn)
+    get_writable_page(v.domain, mfn)
+    v.register_info(mfn, info.offset)
     return 0
 
 
@@ -127,8 +128,7 @@ def get_writable_page(domain: "Domain", mfn: int) -> None:
 def _send_nmi(v: "Vcpu", current: "Vcpu", arg: int) -> int:
     if arg:
         raise XenError(errno.EINVAL)
-    v.core.send_nmi()
-    v.wake()
+    v.send_nmi()
     return 0
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAJOR, MINOR = 4, 17
 EXTRAVERSION = b".0-xenfast"
-CAPABILITIES = b"xen-3.0-x86_64 "
+CAPABILITIES = b"xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 "
 CHANGESET = b""
 DENIED = b"<denied>"            # what Xen tells a domain that may not know
 
@@ -27,6 +27,13 @@ PV_FEATURES = (
     features.XENFEAT_highmem_assist,
     features.XENFEAT_gnttab_map_avail_bits,
     features.XENFEAT_memory_op_vnode_supported,
+)
+HVM_FEATURES = (                # without hvm_pirqs: interrupts of emulated devices come through the APICs
+    features.XENFEAT_auto_translated_physmap,
+    features.XENFEAT_hvm_callback_vector,
+    features.XENFEAT_hvm_safe_pvclock,
+    features.XENFEAT_memory_op_vnode_supported,
+    features.XENFEAT_not_direct_mapped,
 )
 
 
@@ -57,7 +64,7 @@ def _get_features(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     info = read_struct(vcpu, abi.feature_info, arg)
     if info.submap_idx != 0:
         raise XenError(errno.EINVAL, f"submap {info.submap_idx}")
-    submap = sum(1 << bit for bit in PV_FEATURES)
+    submap = sum(1 << bit for bit in (PV_FEATURES if domain.hvm is None else HVM_FEATURES))
     vcpu.core.copy_to_guest(arg, abi.feature_info.pack(submap_idx=0, submap=submap))
     return 0
 

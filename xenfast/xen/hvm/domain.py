@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xenfast import _core
 from xenfast.abi import sched
 from xenfast.abi.hvm import params
-from xenfast.xen.hvm import bus
+from xenfast.xen.hvm import bus, callback
 from xenfast.xen.hvm.physmem import PhysMem
 from xenfast.xen.hvm.timers import Timers
 
@@ -66,11 +66,14 @@ class HvmDomain:
         self.params[params.HVM_PARAM_TRIPLE_FAULT_REASON] = sched.SHUTDOWN_reboot
         self.current: HvmVcpu = None        # type: ignore[assignment]      # whose access is being answered
         self.low_pages = self.high_pages = 0        # RAM below and above 4 GiB, the end of it in frames
+        self.foreign: set[int] = set()      # guest frames that are mapped grants
+        self.callback_via = callback.NOWHERE        # where upcalls go that have no vector of their own
+        self.callback_high = False          # that line is high
         # What chips hang themselves into:
         self.gsi_sinks: list[Callable[[int, bool], None]] = []      # of the I/O APIC and the PICs
         self.intack: Callable[[HvmVcpu], int | None] = lambda _vcpu: None   # the PICs' answer to INTA
         self.eoi: Callable[[int], None] = lambda _vector: None      # a level-triggered vector has ended at a local APIC
-        self.on_reset: list[Callable[[], Any]] = []
+        self.pci_intx: Callable[[int, int, bool], None] = lambda _device, _pin, _level: None    # a slot's INTA (0) to INTD
 
     # --- memory ------------------------------------------------------------------------------------------------------
     def populate(self, gfn: int, count: int, *, readonly: bool = False) -> Any:
@@ -88,13 +91,25 @@ class HvmDomain:
         """Take frames out of the map; they stay the domain's."""
         self.physmap.clear(gfn, count)
 
+    def map_foreign(self, gfn: int, mfn: int, readonly: bool) -> bool:
+        """A frame of another domain, which the caller holds, takes a place in the map; what was there is no longer mapped."""
+        if gfn >= self.physmap.max_gfn or gfn in self.foreign:
+            return False
+        self.physmap.set(gfn, [mfn], readonly)
+        self.foreign.add(gfn)
+        return True
+
+    def unmap_foreign(self, gfn: int) -> None:
+        self.foreign.discard(gfn)
+        self.physmap.clear(gfn)
+
     def populate_ram(self, pages: int) -> None:
-        """The RAM of a machine with so much memory, the legacy VGA's hole included."""
+        """The RAM of a machine with so much memory.  A PC's has the hole of the legacy VGA, which is not used for anything."""
         self.low_pages = min(pages, MMIO_HOLE)
         self.high_pages = pages - self.low_pages
-        below = min(self.low_pages, VGA_HOLE.start)
+        below = self.low_pages if self.kind == "pvh" else min(self.low_pages, VGA_HOLE.start)
         self.populate(0, below)
-        if self.low_pages > VGA_HOLE.stop:
+        if self.kind != "pvh" and self.low_pages > VGA_HOLE.stop:
             self.populate(VGA_HOLE.stop, self.low_pages - VGA_HOLE.stop)
         if self.high_pages:
             self.populate(FOUR_GIB, self.high_pages)
@@ -147,8 +162,32 @@ class HvmDomain:
             return
         self.apics.send(address >> 12 & 0xFF, data & 0xFF, data >> 8 & 7, bool(address >> 2 & 1), bool(data >> 15 & 1))
 
-    def callback_line(self, level: bool) -> None:
-        """The upcall of a guest whose callback is a line, not a vector."""
+    def set_callback(self, via: int) -> None:
+        """HVM_PARAM_CALLBACK_IRQ."""
+        self.lower_callback(always=True)
+        self.callback_via = callback.parse(via)
+        vector = self.callback_via.number if self.callback_via.kind == callback.VECTOR else 0
+        for vcpu in self.domain.vcpus:
+            vcpu.core.callback_vector = vector
+        self.raise_callback()
+
+    def raise_callback(self) -> None:
+        """The line is high while vcpu 0 has an upcall pending (hvm_set_callback_irq_level)."""
+        if not self.callback_high and self.callback_via.is_line and self.domain.vcpus[0].info_view[0]:
+            self.callback_high = True
+            self._callback_level(True)
+
+    def lower_callback(self, always: bool = False) -> None:
+        if self.callback_high and (always or not self.domain.vcpus[0].info_view[0]):
+            self.callback_high = False
+            self._callback_level(False)
+
+    def _callback_level(self, level: bool) -> None:
+        via = self.callback_via
+        if via.kind == callback.GSI:
+            self.gsi(via.number, level)
+        else:
+            self.pci_intx(via.number, via.pin, level)
 
     def look_all(self) -> None:
         """Have every vcpu run that something has come for."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from xenfast import _core
 from xenfast._core import ExitReason
 from xenfast.abi import sched
+from xenfast.abi.hvm import hvm_vcpu as abi
 from xenfast.xen import vcpu as base
 from xenfast.xen.hvm import msr
+from xenfast.xen.hvm.context import set_hvm_context
 from xenfast.xen.time import NEVER
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class HvmVcpu(base.Vcpu):
         self.hvm: Any = domain.hvm
         super().__init__(domain, vcpu_id)
         self.evtchn_vector = 0          # HVMOP_set_evtchn_upcall_vector
+        self.yielding = False           # SCHEDOP_yield
 
     def new_core(self) -> _core.HvmVcpu:
         hypervisor = self.hypervisor
@@ -63,11 +66,16 @@ class HvmVcpu(base.Vcpu):
             return
         if self.evtchn_vector:
             self.core.lapic_irq(self.evtchn_vector)
-        else:
+        elif self.core.callback_vector:
             self.core.upcall()
-            if not self.core.callback_vector and self.vcpu_id == 0:
-                self.hvm.callback_line(True)
+        elif self.vcpu_id == 0:
+            self.hvm.raise_callback()
         self.look()
+
+    def send_nmi(self) -> None:
+        with self.hypervisor.lock:
+            self.core.nmi()
+            self.look()
 
     def _halt(self) -> None:
         """EXIT_HLT: nothing to do until an interrupt; or for ever."""
@@ -94,12 +102,25 @@ class HvmVcpu(base.Vcpu):
             if not self.info_view[0]:
                 self._set_blocked()
 
+    def give_way(self) -> None:
+        self.yielding = True
+
     @property
     def needs_delivery(self) -> bool:
-        return bool(self.info_view[0])
+        return bool(self.info_view[0]) and bool(self.core.rflags & RFLAGS_IF)
 
-    def wake(self) -> None:
-        super().wake()
+    # --- up and down -------------------------------------------------------------------------------------------------
+    context_size = abi.vcpu_hvm_context.size
+
+    def set_context(self, context: bytes) -> None:
+        """Load a struct vcpu_hvm_context; XenError when it is not valid."""
+        set_hvm_context(self.core, context)
+        self.initialised = True
+
+    def bring_up(self) -> None:
+        if self.core.halted == WAIT_SIPI and not self.core.awake:
+            self.core.start()               # VCPUOP_up
+        super().bring_up()
 
     # --- time --------------------------------------------------------------------------------------------------------
     def deadline(self) -> int:
@@ -115,7 +136,11 @@ class HvmVcpu(base.Vcpu):
     # --- running -----------------------------------------------------------------------------------------------------
     def run_slice(self, budget: int) -> int:
         """In real time go on at once after what takes no time: a thread's turn costs more than a register of a device."""
+        self.hvm.lower_callback()
         reason = super().run_slice(budget)
+        if self.yielding:
+            self.yielding = False
+            return ExitReason.EXIT_BUDGET
         if not self.hypervisor.clock.is_virtual:
             while reason in QUICK and self.runnable:
                 reason = super().run_slice(budget)
@@ -165,6 +190,7 @@ class HvmVcpu(base.Vcpu):
             self.core.interrupt(vector)
 
     def _eoi(self) -> None:
+        self.hvm.lower_callback()
         self.hvm.eoi(self.core.exit_nr)
 
     def _wake_others(self) -> None:
