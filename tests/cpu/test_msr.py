@@ -75,3 +75,16 @@ def test_unknown_registers_are_said_once(m):
     for _ in range(3):
         assert read(m, 0xC0010015) is None and not write(m, 0xC0010015, 0)
     assert sorted(m.cpu.unknown()) == [("rdmsr", 0xC0010015), ("wrmsr", 0xC0010015)]
+
+
+def test_the_host_reads_and_writes_msrs_as_the_guest_does():
+    """Vcpu.rdmsr() and wrmsr(): values come back; what would be #GP is KeyError or ValueError and changes nothing."""
+    cpu = Machine(1 << 16).cpu
+    cpu.wrmsr(0x200, 0xF0000000)
+    cpu.wrmsr(0x2FF, 0xC00)
+    assert (cpu.rdmsr(0x200), cpu.rdmsr(0x2FF)) == (0xF0000000, 0xC00)
+    with pytest.raises(ValueError, match="MSR 0x2ff cannot be 0x2"):
+        cpu.wrmsr(0x2FF, 2)
+    with pytest.raises(KeyError):
+        cpu.rdmsr(0x12345)
+    assert cpu.rdmsr(0x2FF) == 0xC00

@@ -729,6 +729,18 @@ cdef class Vcpu:
             raise ValueError(f"there is no local APIC, or its register {number:#x} cannot be written")
         lapic_set(self.c, number, value & r.writable)
 
+    def rdmsr(self, u32 number):
+        """A model-specific register, as RDMSR reads it; KeyError where that is #GP.  Not while the vcpu runs."""
+        cdef u64 value = 0
+        if not msr_read(self.c, number, &value):
+            raise KeyError(number)
+        return value
+
+    def wrmsr(self, u32 number, u64 value):
+        """As WRMSR does it; ValueError where that is #GP.  Not while the vcpu runs."""
+        if not msr_write(self.c, number, value):
+            raise ValueError(f"MSR {number:#x} cannot be {value:#x}")
+
     def vector(self, int n):
         """The 32 bytes of YMMn (XMMn is the first 16)."""
         return (<char*>&self.c.v[n & 15])[:32]
