@@ -40,6 +40,17 @@ def test_tables_are_in_memory_where_they_say():
         assert uuid in loaded.tables["smbios"][1]
 
 
+def test_memory_types_of_every_vcpu():
+    """All have the same MTRRs when they start: write-back, but for the hole from F0000000h to 4 GiB."""
+    pc = Pc()
+    with pc.hv:
+        prepared(pc, config())
+        pc.domain.start_hvm()
+        for vcpu in pc.domain.vcpus:
+            found = [vcpu.core.rdmsr(number) for number in (0x2FF, 0x200, 0x201, 0x259)]
+            assert found == [0xC06, 0xF0000000, (1 << 46) - 0x10000000 | 0x800, 0]
+
+
 def test_without_acpi_and_apic():
     """acpi=0 leaves out ACPI's tables and their memory, apic=0 the MP table and the MADT."""
     pc = Pc()

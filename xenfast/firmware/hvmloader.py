@@ -14,6 +14,7 @@ Application processors wait for SIPI, as after INIT; they are not woken here, si
 are the same in all (mtrr.py), APIC IDs are given.
 """
 
+import logging
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from xenfast.errors import XenfastError
 from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
 from xenfast.firmware.acpi import build as acpi_build
 from xenfast.firmware.acpi.machine import GENERATION_ID, PCI_IRQS, TABLES, Machine
+
+log = logging.getLogger("xenfast")
 
 PAGE = 4096
 FOUR_GIB = 1 << 32
@@ -270,10 +273,11 @@ def level_triggered(ports: Any, irqs: tuple[int, ...]) -> None:
 
 def memory_types(domain: Any, placement: pci_setup.Placement) -> None:
     for vcpu in domain.vcpus:
-        write = getattr(vcpu.core, "wrmsr", None)
-        if write is not None:
+        try:
             for number, value in mtrr.registers(placement.window, placement.window_high):
-                write(number, value)
+                vcpu.core.wrmsr(number, value)
+        except ValueError:          # a processor without MTRRs, or with fewer address bits: everything stays write-back
+            log.debug("firmware: vcpu %d keeps its memory types", vcpu.vcpu_id)
 
 
 def boot_order(ports: Any, order: str) -> None:
