@@ -10,6 +10,7 @@ from typing import Protocol
 
 from xenfast.dom0.block.qcow2 import Qcow2Image
 from xenfast.dom0.block.raw import RawImage
+from xenfast.dom0.block.vhd import VhdImage
 from xenfast.errors import XenfastError
 
 
@@ -29,14 +30,14 @@ class Image(Protocol):
     def close(self) -> None: ...
 
 
-FORMATS = {"raw": RawImage, "qcow2": Qcow2Image}
-KNOWN = ("qcow", "qed", "vhd", "vhdx", "vmdk", "vdi")  # of which a user may think that they work
+FORMATS = {"raw": RawImage, "qcow2": Qcow2Image, "vhd": VhdImage}
+KNOWN = ("qcow", "qed", "vhdx", "vmdk", "vdi")  # of which a user may think that they work
 
 
 def open_image(path: str, image_format: str = "raw", readonly: bool = False) -> Image:
     """Open the image of a disk; XenfastError says in one sentence why it cannot be."""
     image = FORMATS.get(image_format or "raw")
     if image is None:
-        known = "is not supported yet" if image_format in KNOWN else "does not exist"
-        raise XenfastError(f"disk {path!r}: the image format {image_format!r} {known}, only {', '.join(FORMATS)} is")
+        known = "is not supported (qemu-img convert -O qcow2 makes it one that is)" if image_format in KNOWN else "does not exist"
+        raise XenfastError(f"disk {path!r}: the image format {image_format!r} {known}; there are {', '.join(FORMATS)}")
     return image(path, readonly)
