@@ -104,7 +104,7 @@ BAD = [
     (["run", "--kernel", "good.elf", "--memory", "1"], "too small"),
     (["run", "--kernel", "good.elf", "--vcpus", "1000"], "more than the 32"),
     (["run", "--kernel", "good.elf", "--disk", "missing.img,raw,xvda,w"], "missing.img"),
-    (["run", "--kernel", "good.elf", "--disk", "disk.img,qed,xvda,w"], "not supported yet"),
+    (["run", "--kernel", "good.elf", "--disk", "disk.img,qed,xvda,w"], "is not supported"),
     (["run", "--kernel", "good.elf", "--disk", "disk.img,raw,floppy,w"], "no device called 'floppy'"),
     (["run", "--kernel", "good.elf", "--expect", "("], "not a regular expression"),
     (["run", "--kernel", "good.elf", "--timeout", "soon"], "needs a number"),

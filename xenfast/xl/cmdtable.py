@@ -23,6 +23,12 @@ COMMANDS = (
         "run [CONFIG] [OPTIONS] [KEY=VALUE ...]",
         "create a domain, attach to its console, wait for its end",
     ),
+    Command(
+        "img",
+        "xenfast.xl.img:main",
+        "img create|info|check|convert|resize|snapshot ... FILE",
+        "make, look at, check and convert disk images (raw, qcow2, vhd)",
+    ),
     Command("version", "xenfast.xl.version:main", "version", "say which version this is"),
     Command("help", "xenfast.xl.help:main", "help [COMMAND]", "list the commands, or explain one"),
 )
