@@ -146,6 +146,14 @@ class Input:
     def pointer(self, x: int, y: int, mask: int) -> None:
         """RFB's PointerEvent."""
         self.move_to(x, y)
+        self._buttons(mask)
+
+    def relative(self, dx: int, dy: int, mask: int) -> None:
+        """The same of a client that sends movements."""
+        self.mouse.move(dx, dy)
+        self._buttons(mask)
+
+    def _buttons(self, mask: int) -> None:
         changed, self._mask = self._mask ^ mask, mask
         for bit, button in RFB_BUTTONS.items():
             if changed >> bit & 1:
