@@ -232,8 +232,7 @@ class PC:
         """QEMU's firmware configuration, for firmware that asks for it; it is there from the first call on."""
         if self._fw_cfg is None:
             self._fw_cfg = FwCfg(self.hvm.physmem)
-            self.hvm.ports.add(0x510, self._fw_cfg.selector)
-            self.hvm.ports.add(0x514, self._fw_cfg.dma)
+            self._fw_cfg.attach(self.hvm.ports)
         return self._fw_cfg
 
     # --- interrupts ---------------------------------------------------------------------------------------------------------------
@@ -284,10 +283,15 @@ class PC:
         and no more; otherwise it is how systems restart the machine.
         """
         if self.rtc.cmos[cmos.SHUTDOWN]:
-            current = self.hvm.current
-            self.hvm.apics.send(current.core.apic_id if current is not None else 0, 0, LAPIC_INIT)
+            self.send_init(self.hvm.current.vcpu_id if self.hvm.current is not None else 0)
         else:
             self.restart()
+
+    def send_init(self, vcpu_id: int) -> None:
+        """INIT to one processor: the first starts at the reset vector, others wait for SIPI."""
+        core = self.domain.vcpus[vcpu_id].core
+        if core is not None:
+            self.hvm.apics.send(core.apic_id, 0, LAPIC_INIT)
 
     def reset(self) -> None:
         """Every chip and device to its state after power-on; memory and processors are left alone."""

@@ -46,8 +46,9 @@ class Console:
     the match.  ``logfile`` gets all output and input, ``logfile_read`` the output alone, ``logfile_send`` the input.
     """
 
-    def __init__(self, domain: Domain, limit: int | None = None) -> None:
+    def __init__(self, domain: Domain, limit: int | None = None, type_in: Callable[[bytes], Any] | None = None) -> None:
         self.domain = domain
+        self.type_in = type_in or domain.type_in        # where input goes
         self.count = 0                      # bytes so far
         self.limit = limit                  # characters that are kept, None for all
         self.timeout = DEFAULT_TIMEOUT      # of calls that name none
@@ -209,7 +210,7 @@ class Console:
         """Type something; it is delivered as the guest makes room for it."""
         raw = data.encode() if isinstance(data, str) else bytes(data)
         self._log(raw.decode("utf-8", "replace"), self.logfile_send)
-        self.domain.type_in(raw)
+        self.type_in(raw)
         return len(raw)
 
     write = send

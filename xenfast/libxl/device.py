@@ -68,10 +68,12 @@ class Devices:
 
     # --- disks before there is a domain: a missing image is found before anything is built ---------------------------
     def open_images(self, disks: list[DiskSpec]) -> dict[str, Image]:
+        """By vdev; a drive without a medium has none."""
         images: dict[str, Image] = {}
         try:
             for spec in disks:
-                images[spec.vdev] = open_image(spec.target, spec.format, spec.readonly)
+                if spec.target:
+                    images[spec.vdev] = open_image(spec.target, spec.format, spec.readonly)
         except BaseException:
             self.close_images(images)
             raise
@@ -101,6 +103,8 @@ class Devices:
         self.store.introduce(domain, built.store_mfn, built.store_port)
         held.console = ConsoleBackend(self.hypervisor, domain, built.console_mfn, built.console_port, output)
         for spec in config.disks:
+            if spec.vdev not in images or spec.is_floppy:
+                continue                    # PV drivers know neither drives without a medium nor diskettes
             self._disk_nodes(domain.domid, spec)
             backend = Blkback(self.hypervisor, self.store, domain, spec.number, images[spec.vdev])
             backend.start()

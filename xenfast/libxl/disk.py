@@ -24,6 +24,7 @@ COLO = ("colo", "colo-host", "colo-port", "colo-export", "active-disk", "hidden-
 BACKENDS = ("phy", "tap", "qdisk", "standalone")
 
 # xen-vbd-interface(7): name -> (major numbers for pairs or all of the disks, bits of the partition)
+FLOPPY_MAJOR = 2
 IDE_MAJORS = (3, 22, 33, 34, 56, 57, 88, 89, 90, 91)
 
 
@@ -53,6 +54,11 @@ class DiskSpec:
     @property
     def is_scsi(self) -> bool:
         return self.vdev.startswith("sd")
+
+    @property
+    def is_floppy(self) -> bool:
+        """A diskette drive of an HVM guest, fda or fdb (not of xl.cfg(5))."""
+        return self.vdev.startswith("fd")
 
     @property
     def position(self) -> int:
@@ -183,7 +189,7 @@ def _checked(spec: str, values: dict[str, str], flags: set[str]) -> DiskSpec:
     )
 
 
-VDEV = re.compile(r"d([0-9]{1,7})(?:p([0-9]{1,7}))?|(xvd|hd|sd)([a-z]{1,3})([0-9]{0,4})", re.A)
+VDEV = re.compile(r"d([0-9]{1,7})(?:p([0-9]{1,7}))?|(xvd|hd|sd)([a-z]{1,3})([0-9]{0,4})|(fd)([ab])", re.A)
 
 
 def drive_of(vdev: str) -> int:
@@ -194,7 +200,7 @@ def drive_of(vdev: str) -> int:
     if match[1] is not None:
         return int(match[1])
     drive = 0
-    for letter in match[4]:
+    for letter in match[4] or match[7]:
         drive = drive * 26 + ord(letter) - ord("a") + 1
     return drive - 1
 
@@ -203,7 +209,9 @@ def device_number(vdev: str) -> int:
     """The number of a virtual block device: ``xvda`` is 51712."""
     drive, match = drive_of(vdev), VDEV.fullmatch(vdev)
     assert match is not None
-    kind, partition = match[3] or "xvd", int(match[2] or match[5] or 0)
+    kind, partition = match[3] or match[6] or "xvd", int(match[2] or match[5] or 0)
+    if kind == "fd":
+        return FLOPPY_MAJOR << 8 | drive
     if kind == "hd":
         if drive >= 2 * len(IDE_MAJORS) or partition > 63:
             raise XenfastError(f"{vdev!r} is beyond the last IDE device")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from xenfast.abi import sched
 from xenfast.errors import XenfastError
-from xenfast.libxl import build, build_pvh, config, kernel
+from xenfast.libxl import build, build_hvm, build_pvh, config, kernel
 from xenfast.libxl.console import EOF, TIMEOUT, Console, DomainEnded, Idle, TimedOut
+from xenfast.libxl.screen import Input, Screen
 from xenfast.trace import Tracer
 from xenfast.xen import hypercall
 from xenfast.xen.profile import Symbols
@@ -30,7 +31,7 @@ class Domain:
         self.host, self.config, self.name = host, settings, settings.name
         settings.cpuid.warn()
         _refuse_missing(settings)
-        image = host.load_kernel(settings.kernel, settings.type)
+        image = host.load_kernel(settings.kernel, settings.type) if settings.type != "hvm" else None
         ramdisk = kernel.read_file(settings.ramdisk, "ramdisk") if settings.ramdisk else b""
         images = host.devices.open_images(settings.disks)
         self._wall, self._destroyed, self._told = 0.0, False, False
@@ -38,7 +39,7 @@ class Domain:
         try:
             self.xen = host.hypervisor.create_domain(
                 settings.name,
-                max_pages=settings.maxmem << 8,
+                max_pages=build_hvm.max_pages(settings) if settings.type == "hvm" else settings.maxmem << 8,
                 vcpus=settings.maxvcpus,
                 uuid=bytes.fromhex(settings.uuid.replace("-", "")),
                 max_grant_frames=settings.max_grant_frames,
@@ -51,11 +52,16 @@ class Domain:
             raise
         self.xen.pause()                                # until its devices are there, and create() sets it going
         self.user_pauses = 1
+        self.machine: build_hvm.Machine | None = None      # of an HVM guest
+        self.console = Console(self)
+        self.pv_console = self.console                      # an HVM guest's first serial port is another one
         try:
-            builder: Any = build_pvh.build_pvh if settings.type == "pvh" else build.build_pv
-            self.built = builder(self.xen, image, ramdisk, settings.cmdline, settings.memory)
-            self.console = Console(self)
-            host.exclusively(lambda: host.devices.attach(self.xen, settings, self.built, images, self.console.received))
+            if settings.type == "hvm":
+                self._build_hvm(images)
+            else:
+                builder: Any = build_pvh.build_pvh if settings.type == "pvh" else build.build_pv
+                self.built = builder(self.xen, image, ramdisk, settings.cmdline, settings.memory)
+            host.exclusively(lambda: host.devices.attach(self.xen, settings, self.built, images, self.pv_console.received))
         except BaseException:
             host.exclusively(lambda: host.devices.detach(self.xen))
             self.xen.destroy()
@@ -63,6 +69,22 @@ class Domain:
             host.devices.close_images(images)
             raise
         self.xen.on_shutdown.append(self._has_ended)
+
+    def _build_hvm(self, images: dict[str, Any]) -> None:
+        """The PC; its first serial port is the console, its PV console another."""
+        hypervisor = self.host.hypervisor
+        self.config.serial = self.config.serial or ["pty"]
+        with hypervisor.lock:
+            serial = build_hvm.serial_outputs(self.config, hypervisor.loop, self.console.received)
+            self.machine = build_hvm.build_hvm(self.xen, self.config, images, serial)
+        self.built = self.machine.built
+        if any(isinstance(output, build_hvm.Gathered) for output in serial):
+            self.pv_console = Console(self, type_in=self._type_pv)
+        pc = self.machine.pc
+        if pc.vga is not None:
+            user = Input(pc.ps2.keyboard, pc.ps2.mouse, pc.timers, keymap=self.config.keymap)
+            self.screen = Screen(pc.vga.vga, user, hypervisor.lock, self.run)
+            user.size = lambda: self.screen.size
 
     @property
     def domid(self) -> int:
@@ -191,10 +213,36 @@ class Domain:
 
     def type_in(self, data: bytes) -> None:
         """Type something on its console; Console.send is what to call."""
+        if self.pv_console is self.console:
+            self._type_pv(data)
+        else:
+            assert self.machine is not None
+            self.machine.pc.timers.call_soon(self.machine.pc.serial[self.machine.console].receive, data)
+
+    def _type_pv(self, data: bytes) -> None:
         self.host.exclusively(lambda: self.host.devices.console_send(self.xen, data))
+
+    def trigger(self, what: str, vcpu: int = 0) -> None:
+        """What ``xl trigger`` does to an HVM guest: "power" and "sleep" press a button, "nmi", "init" and "reset" interrupt."""
+        if self.machine is None:
+            raise XenfastError(f"a {self.config.type.upper()} guest has no hardware to trigger anything of")
+        if not 0 <= vcpu < len(self.xen.vcpus):
+            raise XenfastError(f"there is no vcpu {vcpu}")
+        pc = self.machine.pc
+        actions: dict[str, Callable[[], Any]] = {
+            "power": pc.power_button, "sleep": pc.sleep_button, "nmi": lambda: pc.nmi(vcpu), "init": lambda: pc.send_init(vcpu),
+            "reset": pc.restart,
+        }  # fmt: skip
+        if what not in actions:
+            raise XenfastError(f"{what!r} cannot be triggered ({', '.join(actions)})")
+        with self.host.hypervisor.lock:
+            actions[what]()
+        self.host.hypervisor.loop.wake()
 
     def drain(self) -> None:
         """Take what is left in the console ring of a domain that has ended."""
+        if self.machine is not None:
+            self.machine.drain()
         self.host.exclusively(lambda: self.host.devices.drain(self.xen))
 
     # --- what is known about it --------------------------------------------------------------------------------------
@@ -241,7 +289,7 @@ class Domain:
 
 def _refuse_missing(settings: config.DomainConfig) -> None:
     """What can be asked for and is not there yet, before anything is built."""
-    if settings.type == "hvm":
-        raise XenfastError("guests of type 'hvm' are not supported yet, only PV and PVH guests are")
+    if settings.type == "hvm" and settings.kernel:
+        raise XenfastError("an HVM guest boots by its firmware: kernel= is not supported for type=\"hvm\" (PV and PVH guests have it)")
     if settings.vfbs:
         raise XenfastError("framebuffers (vfb) are not supported yet")

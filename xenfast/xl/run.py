@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_REBOOTS = 100
 HEADROOM = 32               # MiB of machine memory beside the guest's: Xen's own pages
+HVM_HEADROOM = 64           # and video memory, ROMs
 EPILOG = f"""\
 Keys of xl.cfg(5) may follow as KEY=VALUE and override the configuration file, as with xl create.
 Without CONFIG and --kernel, the guest that is shipped with xenfast is run ({guests.HELLO.name}).
@@ -105,7 +106,7 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
     from xenfast.libxl import profile
     from xenfast.libxl.host import Host
 
-    with Host(memory=config.maxmem + HEADROOM, clock=options.clock, seed=seed, engine=options.engine) as host:
+    with Host(memory=config.maxmem + headroom(config), clock=options.clock, seed=seed, engine=options.engine) as host:
         if options.profile:
             profile.start(host, options.symbols)
         with Terminal(options.verbose) as terminal:
@@ -123,6 +124,10 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
     if status or not options.quiet:
         print(f"xenfast: {report['reason']}", file=sys.stderr)
     return status
+
+
+def headroom(config: DomainConfig) -> int:
+    return HEADROOM + (HVM_HEADROOM + config.videoram if config.is_hvm else 0)
 
 
 class Session:

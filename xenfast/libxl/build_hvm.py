@@ -1,0 +1,151 @@
+"""The domain builder for HVM: RAM, the PC with its drives and ports, and the firmware that starts it.
+
+Follows tools/libs/light/libxl_dm.c for what is emulated: a disk hdX or xvdX with X from a to d is on the IDE controller (the PV
+drivers take it over as xvdX when they have unplugged that), fda and fdb are diskettes, others are for PV drivers only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xenfast.devices.drive import Drive
+from xenfast.devices.machine import PC
+from xenfast.errors import XenfastError
+from xenfast.firmware import hvmloader
+from xenfast.libxl.build_pvh import Built, special_pages
+
+if TYPE_CHECKING:
+    from xenfast.dom0.block import Image
+    from xenfast.libxl.config import DomainConfig
+    from xenfast.xen.domain import Domain
+
+log = logging.getLogger("xenfast")
+
+PAGE = 4096
+IDE_DRIVES, FLOPPY_DRIVES, SERIAL_PORTS = 4, 2, 4
+SPARE = 512                     # pages beside RAM: tables, ROMs, what lies behind them as shadow RAM
+CODE32, DATA32, TSS32, TSS_LIMIT = 0xC09B, 0xC093, 0x8B, 0x67
+CR0_PE, CR0_ET = 1, 1 << 4
+
+Output = Callable[[bytes], Any]
+
+
+@dataclass
+class Machine:
+    """What there is of an HVM domain beside the domain: the PC, what the firmware has made, the drives by their vdev."""
+
+    pc: PC
+    loaded: hvmloader.Loaded
+    built: Built
+    drives: dict[str, Drive] = field(default_factory=dict)
+    console: int = 0                # the serial port that is the console
+
+    def drain(self) -> None:
+        """Hand on what the guest has sent last."""
+        for uart in self.pc.serial:
+            if isinstance(uart.output, Gathered):
+                uart.output.flush()
+
+
+class Gathered:
+    """What a serial port sends, a character at a time, for somebody who wants it in pieces, called by domain 0's event loop."""
+
+    def __init__(self, loop: Any, received: Output) -> None:
+        self.loop, self.received = loop, received
+        self.data = bytearray()
+
+    def __call__(self, data: bytes) -> None:
+        first = not self.data
+        self.data += data
+        if first:
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        data, self.data = self.data, bytearray()
+        if data:
+            self.received(bytes(data))
+
+
+def max_pages(config: DomainConfig) -> int:
+    """What the domain may have: its memory, and what firmware takes."""
+    return (config.maxmem << 8) + SPARE
+
+
+def serial_outputs(config: DomainConfig, loop: Any, console: Output) -> list[Output | None]:
+    """What becomes of each serial port's output (``serial``): the first that is no file is the console."""
+    outputs: list[Output | None] = []
+    for text in config.serial:
+        kind, _, rest = text.partition(":")
+        if kind in ("none", "null"):
+            outputs.append(None)
+        elif kind == "file" and rest:
+            outputs.append(_file(rest))
+        elif kind in ("pty", "stdio", "vc", "mon", "chardev") and not any(isinstance(output, Gathered) for output in outputs):
+            outputs.append(Gathered(loop, console))
+        else:
+            raise XenfastError(f"serial={text!r} is not supported (once pty or stdio, file:PATH, null, none)")
+    if len(outputs) > SERIAL_PORTS:
+        raise XenfastError(f"there are {SERIAL_PORTS} serial ports at most")
+    return [] if config.serial == ["none"] else outputs
+
+
+def _file(path: str) -> Output:
+    try:
+        return open(path, "ab", buffering=0).write
+    except OSError as error:
+        raise XenfastError(f"cannot write the serial port's output to {path}: {error.strerror}") from None
+
+
+def build_hvm(domain: Domain, config: DomainConfig, images: dict[str, Image | None], serial: list[Output | None],
+              cards: Callable[[Any], tuple[list[Any], list[Any]]] | None = None) -> Machine:
+    """Make the machine and start vcpu 0 at its firmware.  ``serial`` has a function for each serial port; ``cards(hvm)`` makes
+    more PCI functions: those that stay, and network cards, which go when they are unplugged.
+    """
+    hvm: Any = domain.hvm
+    try:
+        hvm.populate_ram(config.memory << 8)
+        built = special_pages(domain)
+        drives = {spec.vdev: make_drive(spec, images.get(spec.vdev)) for spec in config.disks}
+        ide, floppies = places(config, drives)
+        more, nics = cards(hvm) if cards is not None else ([], [])
+        pc = PC(domain, config, ide=ide, floppies=floppies, serial=serial, cards=more, nics=nics)
+        loaded = hvmloader.load(domain, pc, config)
+    except MemoryError as error:
+        raise XenfastError(f"the domain's memory cannot be had: {error}") from None
+    if loaded.start.entry is not None:
+        start_flat(domain.vcpus[0].core, loaded.start.entry, loaded.start.ebx)
+    domain.start_hvm()
+    console = next((n for n, output in enumerate(serial) if isinstance(output, Gathered)), 0)
+    return Machine(pc, loaded, built, drives, console)
+
+
+def make_drive(spec: Any, image: Image | None) -> Drive:
+    return Drive(image, cdrom=spec.cdrom, serial=f"XF{spec.position:05d}")
+
+
+def places(config: DomainConfig, drives: dict[str, Drive]) -> tuple[list[Drive | None], list[Drive | None]]:
+    """Drives by their place: of the IDE controller, of the diskette controller."""
+    ide: list[Drive | None] = [None] * IDE_DRIVES
+    floppies: list[Drive | None] = [None] * FLOPPY_DRIVES
+    for spec in config.disks:
+        where, count = (floppies, FLOPPY_DRIVES) if spec.is_floppy else (ide, IDE_DRIVES)
+        if spec.is_scsi or spec.position >= count:
+            log.warning("disk %s: only the guest's PV drivers will see it, the emulated controllers have no such place", spec.vdev)
+        elif where[spec.position] is not None:
+            raise XenfastError(f"disk {spec.vdev!r}: there is another disk at this place")
+        else:
+            where[spec.position] = drives[spec.vdev]
+    return ide, floppies
+
+
+def start_flat(core: Any, entry: int, ebx: int) -> None:
+    """32-bit protected mode, flat, no paging, as hvmloader wants it."""
+    core.cr0 = CR0_PE | CR0_ET
+    core.set_segment("cs", 0, 0, 0xFFFFFFFF, CODE32)
+    for name in ("ds", "es", "ss"):
+        core.set_segment(name, 0, 0, 0xFFFFFFFF, DATA32)
+    core.set_segment("tr", 0, 0, TSS_LIMIT, TSS32)
+    core.rflags, core.rbx, core.rip = 2, ebx, entry
