@@ -73,19 +73,21 @@ map_grant_ref = Layout("gnttab_map_grant_ref", ("host_addr", "Q"), ("flags", "I"
                        ("status", "h"), ("handle", "I"), ("dev_bus_addr", "Q"))
 unmap_grant_ref = Layout("gnttab_unmap_grant_ref", ("host_addr", "Q"), ("dev_bus_addr", "Q"), ("handle", "I"),
                          ("status", "h"))
-setup_table = Layout("gnttab_setup_table", ("dom", "H"), ("nr_frames", "I"), ("status", "h"), ("frame_list", "Q"))
+setup_table = Layout("gnttab_setup_table", ("dom", "H"), ("nr_frames", "I"), ("status", "h"), ("frame_list", "P"))
 dump_table = Layout("gnttab_dump_table", ("dom", "H"), ("status", "h"))
 # source and dest: {union { grant_ref_t ref; xen_pfn_t gmfn; } u; domid_t domid; uint16_t offset;}
 copy = Layout("gnttab_copy", ("source", "Q"), ("source_domid", "H"), ("source_offset", "H"), ("source_pad", "4x"),
               ("dest", "Q"), ("dest_domid", "H"), ("dest_offset", "H"), ("dest_pad", "4x"),
-              ("len", "H"), ("flags", "H"), ("status", "h"))
+              ("len", "H"), ("flags", "H"), ("status", "h"), compat=(
+                  ("source", "P"), ("source_domid", "H"), ("source_offset", "H"),
+                  ("dest", "P"), ("dest_domid", "H"), ("dest_offset", "H"), ("len", "H"), ("flags", "H"), ("status", "h")))
 query_size = Layout("gnttab_query_size", ("dom", "H"), ("nr_frames", "I"), ("max_nr_frames", "I"), ("status", "h"))
 unmap_and_replace = Layout("gnttab_unmap_and_replace", ("host_addr", "Q"), ("new_addr", "Q"), ("handle", "I"),
                            ("status", "h"))
-transfer = Layout("gnttab_transfer", ("mfn", "Q"), ("domid", "H"), ("ref", "I"), ("status", "h"))
+transfer = Layout("gnttab_transfer", ("mfn", "P"), ("domid", "H"), ("ref", "I"), ("status", "h"))
 set_version = Layout("gnttab_set_version", ("version", "I"))
 get_status_frames = Layout("gnttab_get_status_frames", ("nr_frames", "I"), ("dom", "H"), ("status", "h"),
-                           ("frame_list", "Q"))
+                           ("frame_list", "P"))
 get_version = Layout("gnttab_get_version", ("dom", "H"), ("pad", "H"), ("version", "I"))
 swap_grant_ref = Layout("gnttab_swap_grant_ref", ("ref_a", "I"), ("ref_b", "I"), ("status", "h"))
 cache_flush = Layout("gnttab_cache_flush", ("a", "Q"), ("offset", "H"), ("length", "H"), ("op", "I"))

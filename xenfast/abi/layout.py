@@ -3,7 +3,8 @@
 ``Layout("evtchn_send", ("port", "I"))`` knows the offset of every field, the size with padding, and turns bytes into a
 record (a tuple whose items also have names) and values into bytes.  A field's code is one of struct's (``B H I Q b h i
 q``), optionally with a count for an array (``"64Q"``, a tuple in the record), ``"16s"`` for bytes, ``"3x"`` for padding
-that the C struct names.
+that the C struct names, or ``P`` for what is as wide as a pointer of the guest: handles, ``unsigned long``, ``xen_pfn_t``.
+``layout.compat`` is the struct as a 32-bit guest has it: ``P`` has 4 bytes, and nothing is aligned to more than 4.
 
 It has nothing of C that the ABI does not need: no bit fields, and a union is written as the layout of the member that
 is meant.
@@ -11,28 +12,36 @@ is meant.
 
 import re
 import struct
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
-_CODE = re.compile(r"(\d*)([BHIQbhiqsx])")
+_CODE = re.compile(r"(\d*)([BHIQPbhiqsx])")
 _ALIGN = {"B": 1, "b": 1, "s": 1, "x": 1, "H": 2, "h": 2, "I": 4, "i": 4, "Q": 8, "q": 8}
+POINTER = {8: "Q", 4: "I"}
 
 
 class Layout:
     """One C struct."""
 
-    def __init__(self, name: str, *fields: tuple[str, str], align: int = 1) -> None:
-        self.name = name
+    def __init__(self, name: str, *fields: tuple[str, str], align: int = 1, word: int = 8,
+                 compat: tuple[tuple[str, str], ...] | None = None) -> None:
+        """``compat``: the fields that a 32-bit guest has, where they differ in more than their width."""
+        self.name, self.word = name, word
+        self.codes = dict(fields)
+        self._compat_fields = compat or fields
+        self._compat_align = min(align, 4)
         self.offset: dict[str, int] = {}
         parts, names, arrays, at = ["<"], [], [], 0
         for field, code in fields:
             match = _CODE.fullmatch(code)
             if not match:
                 raise ValueError(f"{name}.{field}: bad code {code!r}")
-            count, char = int(match[1] or 1), match[2]
-            size = _ALIGN[char]
-            pad = -at % size
-            align = max(align, size)
+            char = POINTER[word] if match[2] == "P" else match[2]
+            code = match[1] + char
+            count, size = int(match[1] or 1), _ALIGN[char]
+            pad = -at % min(size, word)
+            align = max(align, min(size, word))
             parts.append(f"{pad}x{code}" if pad else code)
             at += pad
             self.offset[field] = at
@@ -51,6 +60,10 @@ class Layout:
         members["__slots__"] = ()
         members["__repr__"] = lambda record: f"{name}({', '.join(f'{k}={v!r}' for k, v in zip(names, record))})"
         self._record = type(name, (tuple,), members)
+
+    @cached_property
+    def compat(self) -> "Layout":
+        return self if self.word == 4 else Layout(self.name, *self._compat_fields, align=self._compat_align, word=4)
 
     def unpack(self, data: Any, offset: int = 0) -> Any:
         """The record at ``offset`` of some bytes."""

@@ -37,26 +37,26 @@ MEMOP_CMD_MASK = (1 << MEMOP_EXTENT_SHIFT) - 1
 XENMEMF_exact_node_request = 1 << 17
 XENMEMF_vnode = 1 << 18
 
-reservation = Layout("xen_memory_reservation", ("extent_start", "Q"), ("nr_extents", "Q"), ("extent_order", "I"),
+reservation = Layout("xen_memory_reservation", ("extent_start", "P"), ("nr_extents", "P"), ("extent_order", "I"),
                      ("mem_flags", "I"), ("domid", "H"))
 exchange = Layout("xen_memory_exchange", ("in_", f"{reservation.size}s"), ("out", f"{reservation.size}s"),
                   ("nr_exchanged", "Q"))
 EXCHANGE_OUT = exchange.offset["out"]
 EXCHANGE_DONE = exchange.offset["nr_exchanged"]
-machphys_mfn_list = Layout("xen_machphys_mfn_list", ("max_extents", "I"), ("extent_start", "Q"), ("nr_extents", "I"))
-machphys_mapping = Layout("xen_machphys_mapping", ("v_start", "Q"), ("v_end", "Q"), ("max_mfn", "Q"))
-add_to_physmap = Layout("xen_add_to_physmap", ("domid", "H"), ("size", "H"), ("space", "I"), ("idx", "Q"),
-                        ("gpfn", "Q"))
-remove_from_physmap = Layout("xen_remove_from_physmap", ("domid", "H"), ("gpfn", "Q"))
+machphys_mfn_list = Layout("xen_machphys_mfn_list", ("max_extents", "I"), ("extent_start", "P"), ("nr_extents", "I"))
+machphys_mapping = Layout("xen_machphys_mapping", ("v_start", "P"), ("v_end", "P"), ("max_mfn", "P"))
+add_to_physmap = Layout("xen_add_to_physmap", ("domid", "H"), ("size", "H"), ("space", "I"), ("idx", "P"),
+                        ("gpfn", "P"))
+remove_from_physmap = Layout("xen_remove_from_physmap", ("domid", "H"), ("gpfn", "P"))
 add_to_physmap_batch = Layout("xen_add_to_physmap_batch", ("domid", "H"), ("space", "H"), ("size", "H"), ("extra", "H"),
-                             ("idxs", "Q"), ("gpfns", "Q"), ("errs", "Q"))
+                             ("idxs", "P"), ("gpfns", "P"), ("errs", "P"))
 XENMAPSPACE_shared_info = 0
 XENMAPSPACE_grant_table = 1
 XENMAPSPACE_gmfn = 2
 XENMAPSPACE_gmfn_range = 3
 XENMAPSPACE_gmfn_foreign = 4
 XENMAPSPACE_dev_mmio = 5
-memory_map = Layout("xen_memory_map", ("nr_entries", "I"), ("buffer", "Q"))
+memory_map = Layout("xen_memory_map", ("nr_entries", "I"), ("buffer", "P"))
 
 E820_RAM = 1
 E820_RESERVED = 2

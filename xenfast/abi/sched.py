@@ -29,7 +29,7 @@ SHUTDOWN_NAMES = {
 }
 
 shutdown = Layout("sched_shutdown", ("reason", "I"))
-poll = Layout("sched_poll", ("ports", "Q"), ("nr_ports", "I"), ("timeout", "Q"))
+poll = Layout("sched_poll", ("ports", "P"), ("nr_ports", "I"), ("timeout", "Q"))
 remote_shutdown = Layout("sched_remote_shutdown", ("domain_id", "H"), ("reason", "I"))
 watchdog = Layout("sched_watchdog", ("id", "I"), ("timeout", "I"))
 pin_override = Layout("sched_pin_override", ("pcpu", "i"))

@@ -21,5 +21,5 @@ COMMANDLINE_LEN = 1024
 
 compile_info = Layout("xen_compile_info", ("compiler", "64s"), ("compile_by", "16s"), ("compile_domain", "32s"),
                       ("compile_date", "32s"))
-platform_parameters = Layout("xen_platform_parameters", ("virt_start", "Q"))
+platform_parameters = Layout("xen_platform_parameters", ("virt_start", "P"))
 feature_info = Layout("xen_feature_info", ("submap_idx", "I"), ("submap", "I"))

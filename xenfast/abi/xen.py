@@ -195,6 +195,6 @@ SHARED_PENDING = shared_info.offset["evtchn_pending"]
 SHARED_MASK = shared_info.offset["evtchn_mask"]
 SHARED_WALL_CLOCK = shared_info.offset["wc_version"]
 
-multicall_entry = Layout("multicall_entry", ("op", "Q"), ("result", "Q"), ("args", "6Q"))
+multicall_entry = Layout("multicall_entry", ("op", "P"), ("result", "P"), ("args", "6P"))
 mmu_update = Layout("mmu_update", ("ptr", "Q"), ("val", "Q"))
 mmuext_op = Layout("mmuext_op", ("cmd", "I"), ("arg1", "Q"), ("arg2", "Q"))

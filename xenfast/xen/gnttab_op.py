@@ -16,7 +16,7 @@ from xenfast.errors import XenError
 from xenfast.xen.gnttab import fail
 from xenfast.xen.gnttab_copy import copy_one
 from xenfast.xen.gnttab_map import map_one, unmap_and_replace_one, unmap_one
-from xenfast.xen.guest import Continuation, read_struct
+from xenfast.xen.guest import Continuation, layout_of, read_struct, write_field, write_words
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -33,7 +33,7 @@ def do_grant_table_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int, count:
     if cmd in EACH:
         done = _each(domain, vcpu, arg, min(count, BATCH), *EACH[cmd])
         if done < count:
-            raise Continuation(cmd, arg + done * EACH[cmd][0].size, count - done)
+            raise Continuation(cmd, arg + done * layout_of(vcpu, EACH[cmd][0]).size, count - done)
         return 0
     if cmd in ONCE:
         return ONCE[cmd](domain, vcpu, arg, count) or 0
@@ -42,6 +42,7 @@ def do_grant_table_op(domain: "Domain", vcpu: "Vcpu", cmd: int, arg: int, count:
 
 def _each(domain: "Domain", vcpu: "Vcpu", arg: int, count: int, layout: Layout, operation: Any, outputs: tuple) -> int:
     """Do an array of operations; ``outputs`` are the fields written back.  Returns how many."""
+    layout = layout_of(vcpu, layout)
     core, size = vcpu.core, layout.size
     for i in range(count):
         at = arg + i * size
@@ -68,7 +69,7 @@ def _one(count: int) -> None:
 
 
 def _status(vcpu: "Vcpu", arg: int, layout: Layout, status: int) -> None:
-    vcpu.core.copy_to_guest(arg + layout.offset["status"], struct.pack("<h", status))
+    write_field(vcpu, layout, arg, "status", status, 2)
 
 
 def _names(domain: "Domain", frames: list[int]) -> list[int]:
@@ -88,7 +89,7 @@ def _setup_table(domain: "Domain", vcpu: "Vcpu", arg: int, count: int) -> None:
             raise XenError(errno.EINVAL, f"{op.nr_frames} grant frames, at most {table.max_frames}")
         table.grow(op.nr_frames)
         frames = _names(domain, table.frames[:op.nr_frames])
-        vcpu.core.copy_to_guest(op.frame_list, struct.pack(f"<{len(frames)}Q", *frames))
+        write_words(vcpu, op.frame_list, frames)
     except XenError as e:
         if e.errno > 0:
             raise

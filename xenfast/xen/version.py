@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xenfast.abi import features, xen
 from xenfast.abi import version as abi
 from xenfast.errors import XenError
-from xenfast.xen.guest import read_struct
+from xenfast.xen.guest import read_struct, word, write_word
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -56,7 +56,7 @@ def _text(data: bytes, size: int):
 
 
 def _platform_parameters(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
-    vcpu.core.copy_to_guest(arg, abi.platform_parameters.pack(virt_start=xen.HYPERVISOR_VIRT_START))
+    write_word(vcpu, arg, xen.HYPERVISOR_VIRT_START if word(vcpu) == 8 else 0)
     return 0
 
 

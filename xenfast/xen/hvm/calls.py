@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xenfast.abi import xen
 from xenfast.errors import XenError
-from xenfast.xen.guest import U64, Continuation, read_struct, write_u64
+from xenfast.xen.guest import U64, Continuation, layout_of, read_struct, write_field
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -23,7 +23,7 @@ def do_multicall(domain: "Domain", vcpu: "Vcpu", list_: int, count: int) -> int:
     from xenfast.xen import hypercall
 
     count &= 0xFFFFFFFF
-    layout = xen.multicall_entry
+    layout = layout_of(vcpu, xen.multicall_entry)
     for i in range(min(count, BATCH)):
         at = list_ + i * layout.size & U64
         entry = read_struct(vcpu, layout, at)
@@ -36,7 +36,7 @@ def do_multicall(domain: "Domain", vcpu: "Vcpu", list_: int, count: int) -> int:
                 arguments = (*again.arguments, *entry.args[len(again.arguments):])
                 vcpu.core.copy_to_guest(at, layout.pack(op=entry.op, result=0, args=arguments))
                 raise Continuation(at, count - i) from None
-        write_u64(vcpu, at + layout.offset["result"] & U64, result & U64)
+        write_field(vcpu, layout, at, "result", result, 8)
     if count > BATCH:
         raise Continuation(list_ + BATCH * layout.size & U64, count - BATCH)
     return 0

@@ -13,7 +13,7 @@ import numpy
 from xenfast.abi import memory as abi
 from xenfast.errors import XenError
 from xenfast.xen import memory as pv
-from xenfast.xen.guest import U64, Continuation, read_struct, read_u64
+from xenfast.xen.guest import U64, Continuation, read_struct, read_word, read_words, word, write_field
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -51,7 +51,7 @@ def _populate(domain: "Domain", vcpu: "Vcpu", arg: int, start: int) -> int:
 
 def _populate_one(domain: "Domain", vcpu: "Vcpu", r: Any, i: int) -> bool:
     hvm: Any = domain.hvm
-    gfn, n = read_u64(vcpu, r.extent_start + 8 * i), 1 << r.extent_order
+    gfn, n = read_word(vcpu, r.extent_start + word(vcpu) * i), 1 << r.extent_order
     if any(_invalid(domain, gfn + j) for j in range(n)):
         return False
     try:
@@ -69,7 +69,7 @@ def _decrease(domain: "Domain", vcpu: "Vcpu", arg: int, start: int) -> int:
 
     def one(domain: "Domain", vcpu: "Vcpu", r: Any, i: int) -> bool:
         hvm: Any = domain.hvm
-        gfn = read_u64(vcpu, r.extent_start + 8 * i)
+        gfn = read_word(vcpu, r.extent_start + word(vcpu) * i)
         for at in range(gfn, gfn + (1 << r.extent_order)):
             mfn = hvm.physmap.get(at) if not _invalid(domain, at) else None
             if mfn is None or mfn in domain.xen_pages or not domain.owns(mfn):
@@ -115,8 +115,7 @@ def _add_to_physmap_batch(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     op = read_struct(vcpu, abi.add_to_physmap_batch, arg)
     pv.self_only(domain, op.domid)
     core, n = vcpu.core, min(op.size, BATCH)
-    indices = struct.unpack(f"<{n}Q", core.copy_from_guest(op.idxs, 8 * n)) if n else ()
-    gfns = struct.unpack(f"<{n}Q", core.copy_from_guest(op.gpfns, 8 * n)) if n else ()
+    indices, gfns = read_words(vcpu, op.idxs, n), read_words(vcpu, op.gpfns, n)
     for i, (index, gfn) in enumerate(zip(indices, gfns, strict=True)):
         try:
             _add(domain, op.space, index, gfn)
@@ -125,10 +124,9 @@ def _add_to_physmap_batch(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
             error = -e.errno
         core.copy_to_guest(op.errs + 4 * i & U64, struct.pack("<i", error))
     if n < op.size:
-        layout = abi.add_to_physmap_batch
-        core.copy_to_guest(arg + layout.offset["size"], struct.pack("<H", op.size - n))
-        for field, size in (("idxs", 8), ("gpfns", 8), ("errs", 4)):
-            core.copy_to_guest(arg + layout.offset[field], struct.pack("<Q", getattr(op, field) + size * n & U64))
+        write_field(vcpu, abi.add_to_physmap_batch, arg, "size", op.size - n, 2)
+        for field, size in (("idxs", word(vcpu)), ("gpfns", word(vcpu)), ("errs", 4)):
+            write_field(vcpu, abi.add_to_physmap_batch, arg, field, getattr(op, field) + size * n, 8)
         raise Continuation(abi.XENMEM_add_to_physmap_batch, arg)
     return 0
 
