@@ -28,7 +28,7 @@ COMPLAINTS = r"DMESG .*(ACPI (Error|Warning|Exception|BIOS Error)|[Ff]irmware [B
 
 @pytest.fixture(scope="module")
 def iso(tmp_path_factory):
-    return grub_iso(tmp_path_factory.mktemp("iso") / "debian.iso", SCRIPT, "nopv")
+    return grub_iso(tmp_path_factory.mktemp("iso") / "debian.iso", SCRIPT, "")
 
 
 def needs(bios):

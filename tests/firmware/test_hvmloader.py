@@ -120,7 +120,7 @@ def test_hvmloader_finds_its_modules(tmp_path):
         assert read(address, size) == bios.read_bytes() and read(name, 9) == b"firmware\0"
         info = read(0x9F800, 48)
         assert sum(info) % 256 == 0 and info[:8] == b"HVM INFO" and info[32] == 3
-        assert struct.unpack_from("<IIII", info, 16) == (4, 32 << 8, 0, 0xFEFF8)
+        assert struct.unpack_from("<IIII", info, 16) == (4, 32 << 8, 0xFEFF8, 0)
 
 
 @pytest.mark.parametrize(("content", "text"), [

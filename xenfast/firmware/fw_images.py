@@ -143,7 +143,7 @@ def load_elf(hvm: Any, image: bytes, what: str) -> tuple[int, int]:
 def info_table(vcpus: int, low_end: int, high_end: int, apic: bool, reserved: int, online: int) -> bytes:
     """struct hvm_info_table at 9F800h (xen/include/public/hvm/hvm_info_table.h): ends of RAM in frames, vcpus that are there."""
     bits = sum(1 << n for n in range(min(online, MAX_VCPUS)))
-    body = pack("<B2xIIII", apic, vcpus, low_end >> 12, high_end >> 12 if high_end > FOUR_GIB else 0, reserved >> 12)
+    body = pack("<B2xIIII", apic, vcpus, low_end >> 12, reserved >> 12, high_end >> 12 if high_end > FOUR_GIB else 0)
     body += bits.to_bytes(MAX_VCPUS // 8, "little")
     table = pack("<8sIB", b"HVM INFO", 13 + len(body), 0) + body
     return table[:12] + bytes([-sum(table) & 0xFF]) + table[13:]

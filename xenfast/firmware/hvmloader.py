@@ -19,6 +19,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from xenfast.devices.fw_cfg import BOOT_MENU
 from xenfast.errors import XenfastError
 from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
 from xenfast.firmware.acpi import build as acpi_build
@@ -88,10 +89,16 @@ def _seabios(domain: Any, pc: Any, config: Any) -> Loaded:
         fw_images.SEABIOS_INFO, fw_images.seabios_info(at, len(pointers), at + len(listing), len(loaded.e820))
     )
     boot_order(hvm.ports, config.boot)
-    fw_cfg = pc.fw_cfg()
-    if fw_cfg is not None and config.vga != "none":
-        fw_cfg.add_file("pci1234,1111.rom", fw_images.read(fw_images.SEABIOS_VGA, "VGA BIOS"))
+    seabios_files(pc, config)
     return loaded
+
+
+def seabios_files(pc: Any, config: Any) -> None:
+    """What SeaBIOS asks fw_cfg for: the video BIOS, by the card's PCI IDs; that there is no boot menu."""
+    fw_cfg = pc.fw_cfg()
+    fw_cfg.add_int(BOOT_MENU, 2, 0)
+    if config.vga != "none":
+        fw_cfg.add_file("pci1234,1111.rom", fw_images.read(fw_images.SEABIOS_VGA, "VGA BIOS"))
 
 
 def _ovmf(domain: Any, pc: Any, config: Any) -> Loaded:
@@ -122,6 +129,7 @@ def _override(domain: Any, pc: Any, config: Any) -> Loaded:
     image = fw_images.read(config.firmware_override, "firmware image")
     low, high = ram_ends(hvm)
     loaded = Loaded(e820.hvm(low, high))
+    domain.e820 = [(start, end - start, e820.RAM) for start, end in ((e820.HIGH_MEMORY, low), (FOUR_GIB, high)) if end > start]
     if not fw_images.is_elf(image):
         fw_images.install_rom(hvm, image, config.firmware_override)
         boot_order(hvm.ports, config.boot)
@@ -135,6 +143,7 @@ def _override(domain: Any, pc: Any, config: Any) -> Loaded:
             raise XenfastError(f"{low >> 20} MiB of memory are too few for {config.firmware_override} and a BIOS")
         hvm.physmem.write(at, bios)
         modules.append(("firmware", at, len(bios)))
+        seabios_files(pc, config)
         at += -(-len(bios) // PAGE) * PAGE
     hvm.physmem.write(at, fw_images.start_info(at, modules))
     count = max(config.maxvcpus, config.vcpus)
