@@ -69,8 +69,8 @@ MODELS = {
         Model("qemu64", _BASELINE, 0x00030661, "xenfast virtual CPU qemu64", 0xD, "the baseline: x86-64, SSE3, CMPXCHG16B"),
         Model("x86-64-v2", _V2, 0x00030661, "xenfast virtual CPU x86-64-v2", 0xD, "and SSSE3, SSE4, POPCNT"),
         Model("x86-64-v3", _V3, 0x00030661, "xenfast virtual CPU x86-64-v3", 0xD, "and AVX2, BMI, FMA, F16C, LZCNT, MOVBE"),
-        Model("host", "host", 0x00030661, "", 0xD, "what this host has and xenfast implements"),
-        Model("max", "*", 0x00030661, "xenfast virtual CPU", 0xD, "all that xenfast implements (the default)"),
+        Model("host", "host", 0x00030661, "", 0x16, "what this host has and xenfast implements"),
+        Model("max", "*", 0x00030661, "xenfast virtual CPU", 0x16, "all that xenfast implements (the default)"),
     )
 }
 DEFAULT = "max"

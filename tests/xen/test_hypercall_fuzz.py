@@ -11,8 +11,10 @@ import struct
 
 import pytest
 
+from tests.xen.hvmguest import HvmGuest
 from tests.xen.pvguest import BASE, DATA, NR, PvGuest
 from xenfast.abi import event_channel, grant_table, memory, physdev, sched, vcpu, version, xen
+from xenfast.abi.hvm import hvm_op
 from xenfast.xen.hypercall import TABLE
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.time import VirtualClock
@@ -63,6 +65,8 @@ CALLS_WITH_OPS = {
     "sched_op": operations(sched, "SCHEDOP_", sched.shutdown),
     "xen_version": operations(version, "XENVER_", version.feature_info),
     "physdev_op": operations(physdev, "PHYSDEVOP_", physdev.set_iopl),
+    "hvm_op": operations(hvm_op, "HVMOP_", hvm_op.param),
+    "multicall": {0: xen.multicall_entry},
     "console_io": {0: version.feature_info, 1: version.feature_info},
 }
 LAYOUTS = [layout for ops in CALLS_WITH_OPS.values() for layout in ops.values()]
@@ -94,8 +98,9 @@ def bits(layout, name):
 class Fuzzer:
     """Three domains that grant, map and signal each other, one of which makes wild hypercalls at a time."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, hvm=False):
         self.rng = random.Random(seed)
+        self.hvm = hvm
         self.hv = Hypervisor(2, clock=VirtualClock(), seed=seed)
         self.baseline = self.hv.memory.free_pages
         self.guests = []
@@ -103,7 +108,8 @@ class Fuzzer:
 
     def guest(self):
         while len(self.guests) < 3:
-            guest = PvGuest(self.hv, n=48, vcpus=2, max_grant_frames=4, max_evtchns=100)
+            kind = PvGuest if len(self.guests) == 1 else HvmGuest if self.hvm else PvGuest
+            guest = kind(self.hv, n=48, vcpus=2, max_grant_frames=4, max_evtchns=100)
             for i in range(6):
                 self.grant(guest, i)
             for domid in self.hv.domains:
@@ -180,6 +186,8 @@ class Fuzzer:
         for name in layout.fields:
             if name in ("in_", "out"):
                 fields[name] = self.struct(guest, memory.reservation)
+            elif layout is xen.multicall_entry:
+                fields[name] = [self.value(guest) for _ in range(6)] if name == "args" else self.rng.choice((*NR.values(), *EDGES))
             elif name not in ("status", "time") or layout is event_channel.status:
                 fields[name] = self.value(guest, name) & (1 << bits(layout, name)) - 1
         return layout.pack(**fields)
@@ -222,6 +230,8 @@ class Fuzzer:
                 at = guest.va(guest.FREE)
                 self.poke(guest, at, self.spoil(guest.context(5)))
             return cmd, r.choice((0, 1, 1, 2, r.getrandbits(32))), at
+        if name == "multicall":
+            return at, count if r.random() < 0.95 else r.choice(EDGES)
         if name == "console_io":
             return cmd, r.choice((5, 100, 5000, *EDGES)), at
         return cmd, at
@@ -263,7 +273,7 @@ class Fuzzer:
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_wild_arguments(number, caplog):
     """No call raises, none is reported as a bug of the hypervisor, and with the domains all memory comes back."""
-    fuzzer = Fuzzer(SEED + number)
+    fuzzer = Fuzzer(SEED + number, hvm=number % 2 == 1)
     with caplog.at_level(logging.ERROR):
         while fuzzer.calls < CALLS // ROUNDS:
             fuzzer.step()

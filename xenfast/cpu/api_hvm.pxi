@@ -71,7 +71,7 @@ cdef class HvmVcpu(Vcpu):
         return self.c.exit.code == PIO_TO_MEMORY
 
     def fault(self, u8 vector, error=None):
-        """The instruction of the EXIT_MSR raises an exception instead."""
+        """The instruction of the EXIT_MSR raises an exception instead; an ExitReason when that leaves run() itself, as a triple fault."""
         cdef Cpu* c = self.c
         c.rip = c.exit.address
         if error is None:
@@ -82,6 +82,7 @@ cdef class HvmVcpu(Vcpu):
         enter_core(c)
         c.status = deliver(c)
         leave_core(c)
+        return c.exit.reason if c.status == ST_EXIT else <u32>EXIT_NONE
 
     # -- interrupts ---------------------------------------------------------------------------------------------------
     @property

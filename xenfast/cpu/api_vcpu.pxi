@@ -642,7 +642,7 @@ cdef class Vcpu:
         self.set_features((self.features() | {feature}) if on else self.features() - {feature})
 
     def set_processor(self, str vendor="GenuineIntel", u32 signature=0x00030661, str brand="xenfast virtual CPU",
-                      u32 max_basic=0xD, u32 max_extended=0x80000008, u32 threads=1):
+                      u32 max_basic=0x16, u32 max_extended=0x80000008, u32 threads=1):
         """What CPUID calls the processor, its last leaves, and how many logical processors the machine has."""
         cdef bytes v = vendor.encode("ascii"), b = brand.encode("ascii")[:47].ljust(48, b"\0")
         cdef const char* p = v

@@ -296,7 +296,7 @@ cdef void policy_reset(Cpu* c) noexcept nogil:
     memset(c.cpuid.brand, 0, sizeof(c.cpuid.brand))
     memcpy(c.cpuid.brand, b"xenfast virtual CPU", 19)
     c.cpuid.signature = 0x00030661                                  # family 6, model 36h, stepping 1
-    c.cpuid.max_basic, c.cpuid.max_extended = 0xD, <u32>0x80000008
+    c.cpuid.max_basic, c.cpuid.max_extended = 0x16, <u32>0x80000008
     c.cpuid.threads, c.cpuid.n_forced = 1, 0
     policy_set(c, CPUID_DEFAULT)
 
@@ -348,9 +348,9 @@ cdef void cpuid_topology(Cpu* c, u32 sub, CpuidLeaf* r) noexcept nogil:
 
 # ---- the leaves, in order ---------------------------------------------------------------------------------------------
 cdef u32 basic_leaves(Cpu* c) noexcept nogil:
-    """The last basic leaf: 7, Bh with x2APIC, Dh with XSAVE, as far as the model goes."""
+    """The last basic leaf: 7, Bh with x2APIC, Dh with XSAVE, 16h for HVM guests, as far as the model goes."""
     cdef u32 last = 0xD if has_feature(c, FEAT_1C, 26) else 0xB if has_feature(c, FEAT_1C, 21) else 7
-    return min(last, c.cpuid.max_basic)
+    return min(<u32>0x16 if c.hvm != NULL else last, c.cpuid.max_basic)
 
 cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
     cdef u32* vendor = <u32*>c.cpuid.vendor
@@ -387,6 +387,11 @@ cdef void cpuid_basic(Cpu* c, u32 leaf, u32 sub, CpuidLeaf* r) noexcept nogil:
         cpuid_topology(c, sub, r)
     elif leaf == 0xD:
         cpuid_xsave(c, sub, r)
+    elif leaf == 0x15:                                              # TSC and timer of the local APIC: who reads this need not measure
+        r.a, r.b, r.c = 1, TSC_KHZ // CRYSTAL_KHZ, CRYSTAL_KHZ * 1000
+    elif leaf == 0x16:
+        r.a = r.b = TSC_KHZ // 1000                                 # MHz
+        r.c = CRYSTAL_KHZ // 1000
 
 cdef void cpuid_extended(Cpu* c, u32 leaf, CpuidLeaf* r) noexcept nogil:
     if leaf == <u32>0x80000000:

@@ -7,6 +7,7 @@
 
 cdef enum:
     TSC_KHZ = 1000000    # 1 GHz: RDTSC is now_ns() plus what was written to the TSC
+    CRYSTAL_KHZ = 100000 # the core crystal clock: that of the timer of the local APIC (BUS_NS)
 
 cdef enum:
     MSR_TSC = 0x10

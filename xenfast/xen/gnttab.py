@@ -115,7 +115,7 @@ class GrantTable:
         self.version = version
         self.grow(len(self.frames))
         for ref, (flags, domid, frame) in enumerate(keep):
-            if flags & abi.GTF_type_mask == abi.GTF_permit_access:
+            if flags & abi.GTF_type_mask == abi.GTF_permit_access and (version == 2 or frame >> 32 == 0):
                 self._write(ref, flags & ~(abi.GTF_reading | abi.GTF_writing), domid, frame)
 
     # --- entries -----------------------------------------------------------------------------------------------------

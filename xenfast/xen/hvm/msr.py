@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from xenfast.xen.hvm.vcpu import HvmVcpu
 
 MSR_HYPERCALL_PAGE = 0x40000000
-GP = 13
 STUB = 32                       # bytes of a call
 HYPERVISOR_IRET = 23            # has no use for such guests: its stub is UD2
 VMCALL, VMMCALL = b"\x0f\x01\xc1", b"\x0f\x01\xd9"
@@ -28,13 +27,13 @@ def hypercall_page(amd: bool = False) -> bytes:
 def write(vcpu: "HvmVcpu", number: int, value: int) -> None:
     """WRMSR; the guest gets #GP for what is not there."""
     if number != MSR_HYPERCALL_PAGE:
-        vcpu.core.fault(GP, 0)
+        vcpu.refuse()
         return
     gfn, index = value >> 12, value & 0xFFF
     mfn = vcpu.hvm.physmap.get(gfn)
     if index != 0 or mfn is None or vcpu.hvm.physmap.is_readonly(gfn):
         vcpu.domain.log_once("hypercall page", "no hypercall page %d can be at %#x", index, gfn << 12)
-        vcpu.core.fault(GP, 0)
+        vcpu.refuse()
         return
     amd = vcpu.core.cpuid(0)[1] == int.from_bytes(b"Auth", "little")
     vcpu.hypervisor.memory.view(mfn)[:] = hypercall_page(amd)

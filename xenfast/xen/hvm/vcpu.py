@@ -24,6 +24,7 @@ PIO, MMIO = ExitReason.EXIT_PIO, ExitReason.EXIT_MMIO
 QUICK = frozenset({PIO, MMIO, ExitReason.EXIT_EOI, ExitReason.EXIT_INTACK})     # after these the guest goes on at once
 RFLAGS_IF = 1 << 9
 WAIT_SIPI = 2           # cpu/lapic_bus.pxi
+GP = 13                 # its vector
 
 
 class HvmVcpu(base.Vcpu):
@@ -198,6 +199,12 @@ class HvmVcpu(base.Vcpu):
 
     def _wrmsr(self) -> None:
         msr.write(self, self.core.exit_nr, self.core.exit_value)
+
+    def refuse(self) -> None:
+        """#GP for the instruction of an EXIT_MSR."""
+        reason = self.core.fault(GP, 0)
+        if reason != ExitReason.EXIT_NONE:
+            self._answer(reason)
 
     def _triple_fault(self) -> None:
         self.hvm.triple_fault(self)
