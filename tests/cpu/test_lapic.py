@@ -350,6 +350,7 @@ def test_transitions_of_apic_base(m, steps, legal):
     (msr(0x80B, 0), True), (msr(0x80B, 1), False), (msr(0x808, 0x20), True), (msr(0x808, 0x100), False), (msr(0x808, 1 << 32), False),
     (msr(0x802, 0), False), (msr(0x803, 0), False), (msr(0x80D, 0), False), (msr(0x828, 0), True), (msr(0x828, 1), False),
     (msr(0x83E, 0xB), True), (msr(0x83E, 4), False), (msr(0x83F, 0x141), False), (msr(0x832, 0x41), True),
+    (msr(0x835, 0x5700), True), (msr(0x835, 0x800), False),
     (msr(0x830, 1 << 32 | 0x41), True),
 ])  # fmt: skip
 def test_rules_of_x2apic_registers(m, text, legal):

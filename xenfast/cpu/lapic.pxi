@@ -395,6 +395,8 @@ cdef bint x2apic_write(Cpu* c, u32 nr, u64 v) noexcept nogil:
             return False
         lapic_accept(c, 0, <u32>v, False)
         return True
+    if 0x32 <= nr <= 0x37:                                # delivery status and, of LINT0 and LINT1, remote IRR are only read
+        v &= ~<u64>(0x5000 if nr == 0x35 or nr == 0x36 else 0x1000)
     if r == NULL or not r.rights & X2W or <u32>v & ~r.writable or (v >> 32 and nr != APIC_ICR):
         return False
     if nr == APIC_ICR:
