@@ -289,6 +289,21 @@ def test_state_and_reset():
             assert pc.save()[name] == first[name], name
 
 
+def test_a_machine_that_is_gone_is_quiet():
+    """Once its domain is destroyed no timer of its chips is heard of."""
+    hv, domain, pc = machine(TICKS, Clock)
+    with hv:
+        hv.run(timeout=.05)
+        assert pc.pit.ticks.running
+        calls = []
+        pc.timers.call_soon(calls.append, 1)
+        domain.destroy()
+        pc.timers.call_soon(calls.append, 2)
+        pc.timers.call_later(0, calls.append, 3)
+        hv.loop.run_ready()
+        assert calls == []
+
+
 def test_the_callback_by_number():
     """hvm.gsi() drives inputs by number: below 16 both controllers, above the I/O APIC."""
     hv, domain, pc = machine()

@@ -252,6 +252,8 @@ class Domain:
         self.hypervisor.scheduler.quiesce(self)
         with self.hypervisor.lock:
             self.is_alive = False
+            if self.hvm is not None:
+                self.hvm.timers.close()
             self.evtchn.close_all()
             release_all(self)
             for vcpu in self.vcpus:

@@ -16,6 +16,11 @@ class Timers:
     def __init__(self, loop: EventLoop, lock: Any) -> None:
         self.loop, self.lock = loop, lock
         self.now: Callable[[], int] = loop.clock.now
+        self.closed = False
+
+    def close(self) -> None:
+        """The machine is gone: nothing is called any more."""
+        self.closed = True
 
     def call_at(self, deadline: int, callback: Callable[..., Any], *args: Any) -> Timer:
         return self.loop.call_at(deadline, self._locked, callback, *args)
@@ -29,4 +34,5 @@ class Timers:
 
     def _locked(self, callback: Callable[..., Any], *args: Any) -> None:
         with self.lock:
-            callback(*args)
+            if not self.closed:
+                callback(*args)
