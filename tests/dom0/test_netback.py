@@ -49,12 +49,14 @@ def packet(size=100, destination=MAC_B, source=MAC1):
     return ethernet(random.Random(size).randbytes(size - 14), 0x88B5, source, destination)
 
 
-VARIANTS = {"split": {}, "one channel": {"split": False}, "4 queues": {"queues": 4}}
+VARIANTS = {"split": {}, "one channel": {"split": False}, "4 queues": {"queues": 4}, "grants of version 2": {}}
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
-def test_frames_go_out_and_come_in(machine, backend, world, variant):
+def test_frames_go_out_and_come_in(machine, backend, world, variant, request):
     """What the guest sends reaches the switch byte for byte, in one slot or many; what the switch has reaches the guest."""
+    if "version 2" in request.node.name:
+        machine.guest.gnttab.set_version(2)
     front = NetFront(machine, backend, **variant)
     assert front.back_state == XenbusState.Connected
     for queue in front.queues:

@@ -34,10 +34,11 @@ from xenfast.dom0.net.frame import (
     find_transport,
 )
 from xenfast.dom0.net.switch import Port
-from xenfast.dom0.netring import ReceiveRing, copy_from, copy_to
+from xenfast.dom0.netring import ReceiveRing
 from xenfast.dom0.ring import BackRing, RingError
 from xenfast.dom0.xenbus import MAX_WARNINGS, Backend, ProtocolError
 from xenfast.errors import XenError
+from xenfast.xen.gnttab_copy import copy_from, copy_to
 
 log = logging.getLogger("xenfast")
 

@@ -1,10 +1,4 @@
-"""What netback's rings need beyond dom0/ring.py: raw slots, waiting for several requests, and copies by grant.
-
-A network's grants live for one packet, so there is nothing to keep mapped: data is copied under the hypervisor's lock,
-as GNTTABOP_copy does, and the grant is pinned while it lasts.
-"""
-
-from typing import Any
+"""What netback's rings need beyond dom0/ring.py: raw slots, and waiting for several requests."""
 
 from xenfast.abi.io import ring as abi
 from xenfast.abi.io.ring import INDEX_MASK
@@ -29,25 +23,3 @@ class ReceiveRing(BackRing):
         self.places[self.rsp_prod & self.mask][0][: len(raw)] = raw
         self.rsp_prod = (self.rsp_prod + 1) & INDEX_MASK
 
-
-def copy_from(gnttab: Any, ref: int, offset: int, size: int) -> bytes:
-    """Bytes of a granted page; XenError if it is not granted.  ``offset + size`` is within the page."""
-    memory = gnttab.memory
-    with gnttab.lock:
-        mfn = gnttab.acquire(ref, 0, True)
-        try:
-            return bytes(memory.view(mfn)[offset : offset + size])
-        finally:
-            gnttab.release(ref, True)
-
-
-def copy_to(gnttab: Any, ref: int, data: memoryview) -> None:
-    """Bytes to the beginning of a granted page."""
-    memory = gnttab.memory
-    with gnttab.lock:
-        mfn = gnttab.acquire(ref, 0, False)
-        try:
-            memory.view(mfn)[: len(data)] = data
-            memory.wrote(mfn)
-        finally:
-            gnttab.release(ref, False)

@@ -71,3 +71,81 @@ class _Side:
             self.memory.put_page(self.mfn)
         else:
             self.domain.put_writable_page(self.mfn)
+
+
+# --- domain 0, whose kernel is Python ---------------------------------------------------------------------------------
+# A network packet of 64 KiB is copied page by page, so this is short: a grant that is in use already, or that does not
+# look as it should, takes the long way (acquire and release), which says what is wrong.
+GRANTED = abi.GTF_type_mask | abi.GTF_sub_page
+READ, WRITE = abi.GTF_reading, abi.GTF_reading | abi.GTF_writing
+
+
+def _pin(table: GrantTable, ref: int, want: int, refused: int) -> tuple[Any, int, int] | None:
+    """Mark a grant to domain 0 as in use: the words and the place of its status, and the frame.  With the lock held."""
+    if ref in table.active or not 0 <= ref < table.nr_entries:
+        return None
+    if table.version == 1:
+        words, index = table._words[ref // abi.V1_PER_PAGE], ref % abi.V1_PER_PAGE
+        head = words.load32(index * 2)
+        if head & refused != abi.GTF_permit_access or head >> 16 or not words.cas32(index * 2, head, head | want):
+            return None
+        return words, index * 4, words.load32(index * 2 + 1)
+    words, index = table._words[ref // abi.V2_PER_PAGE], ref % abi.V2_PER_PAGE * 4
+    status, slot = table._status_words[ref // abi.STATUS_PER_PAGE], ref % abi.STATUS_PER_PAGE
+    head = words.load32(index)
+    if head & refused != abi.GTF_permit_access or head >> 16:
+        return None
+    status.or16(slot, want)
+    if words.load32(index) != head:
+        status.and16(slot, ~want & 0xFFFF)
+        return None
+    return status, slot, words.load32(index + 2) | words.load32(index + 3) << 32
+
+
+def copy_from(table: GrantTable, ref: int, offset: int, size: int) -> bytes:
+    """Bytes of a page granted to domain 0; ``offset + size`` is within the page."""
+    memory = table.memory
+    with table.lock:
+        pinned = _pin(table, ref, READ, GRANTED)
+        if pinned is None:
+            mfn = table.acquire(ref, 0, True)
+            try:
+                return bytes(memory.view(mfn)[offset : offset + size])
+            finally:
+                table.release(ref, True)
+        words, slot, gfn = pinned
+        try:
+            mfn = table.domain.frame(gfn)
+            if not memory.get_page(mfn, table.domain.domid):
+                raise fail(abi.GNTST_general_error, f"frame {mfn:#x} is not domain {table.domain.domid}'s to grant")
+            data = bytes(memory.view(mfn)[offset : offset + size])
+            memory.put_page(mfn)
+            return data
+        finally:
+            words.and16(slot, ~READ & 0xFFFF)
+
+
+def copy_to(table: GrantTable, ref: int, data: memoryview) -> None:
+    """Bytes, at most a page, to the beginning of a page granted to domain 0."""
+    memory = table.memory
+    with table.lock:
+        pinned = _pin(table, ref, WRITE, GRANTED | abi.GTF_readonly)
+        if pinned is None:
+            mfn = table.acquire(ref, 0, False)
+            try:
+                memory.view(mfn)[: len(data)] = data
+                memory.wrote(mfn)
+            finally:
+                table.release(ref, False)
+            return
+        words, slot, gfn = pinned
+        try:
+            domain = table.domain
+            mfn = domain.frame(gfn)
+            if not domain.get_writable_page(mfn):
+                raise fail(abi.GNTST_general_error, f"frame {mfn:#x} is not domain {domain.domid}'s to grant for writing")
+            memory.view(mfn)[: len(data)] = data
+            memory.wrote(mfn)
+            domain.put_writable_page(mfn)
+        finally:
+            words.and16(slot, ~WRITE & 0xFFFF)

@@ -110,7 +110,7 @@ def parse_header(path: str, data: bytes) -> Header:
     return header
 
 
-def _check(header: Header, fail) -> None:    
+def _check(header: Header, fail) -> None:
     """What the fields of the header must be."""
     unknown = header.incompatible & ~KNOWN_INCOMPATIBLE
     if unknown:
@@ -139,7 +139,7 @@ def _check(header: Header, fail) -> None:
             raise fail(f"the {name} is at {offset:#x}, which is not the beginning of a cluster")
 
 
-def _read_extensions(header: Header, data: bytes, at: int, end: int, fail) -> None:   
+def _read_extensions(header: Header, data: bytes, at: int, end: int, fail) -> None:
     end = end or len(data)
     while at + 8 <= end:
         kind, size = struct.unpack_from(">II", data, at)

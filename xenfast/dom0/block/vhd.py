@@ -229,9 +229,8 @@ class VhdImage:
             sector = -(-self.end // SECTOR_SIZE)
             size = self.bitmap_size + self.block_size
             self.file.write(sector * SECTOR_SIZE + size, self.footer.raw)
-            bitmap = b"\xff" if self.kind == DYNAMIC else b"\0"
-            # the old footer is gone with this, and what lies between is a hole
-            self.file.write(sector * SECTOR_SIZE, bitmap * self.bitmap_size + (bytes(FOOTER_SIZE) if self.bitmap_size < FOOTER_SIZE else b""))
+            # the old footer is gone with this, and what lies behind the bitmap is a hole
+            self.file.write(sector * SECTOR_SIZE, (b"\xff" if self.kind == DYNAMIC else b"\0") * self.bitmap_size)
             self.end = sector * SECTOR_SIZE + size
             self.table[block] = sector
             self.dirty.add(block)

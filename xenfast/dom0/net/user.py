@@ -18,6 +18,7 @@ import os
 import select
 import struct
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from xenfast.dom0.net import slirp
@@ -46,14 +47,15 @@ LARGE_MSS = 65480 & ~3
 SYN = 0x02
 MAX_WAIT_MS = 1000
 MAX_HOSTFWD = 256
-EVENTS = (
-    (slirp.SLIRP_POLL_IN, select.EPOLLIN),
-    (slirp.SLIRP_POLL_OUT, select.EPOLLOUT),
-    (slirp.SLIRP_POLL_PRI, select.EPOLLPRI),
-    (slirp.SLIRP_POLL_ERR, select.EPOLLERR),
-    (slirp.SLIRP_POLL_HUP, select.EPOLLHUP),
+EVENTS = (                      # libslirp's, poll's, epoll's
+    (slirp.SLIRP_POLL_IN, select.POLLIN, select.EPOLLIN),
+    (slirp.SLIRP_POLL_OUT, select.POLLOUT, select.EPOLLOUT),
+    (slirp.SLIRP_POLL_PRI, select.POLLPRI, select.EPOLLPRI),
+    (slirp.SLIRP_POLL_ERR, select.POLLERR, select.EPOLLERR),
+    (slirp.SLIRP_POLL_HUP, select.POLLHUP, select.EPOLLHUP),
 )
-TO_EPOLL = [sum(theirs for ours, theirs in EVENTS if mask & ours) for mask in range(32)]
+TO_POLL = [sum(poll for ours, poll, _ in EVENTS if mask & ours) for mask in range(32)]
+TO_EPOLL = [sum(epoll for ours, _, epoll in EVENTS if mask & ours) for mask in range(32)]
 
 
 @dataclass
@@ -90,8 +92,11 @@ class UserNet:
         self.ready: dict[int, int] = {}
         self.timers: dict[int, Any] = {}            # libslirp's timers: number -> (function, argument, our timer)
         self.next_timer = 1
-        self.refreshing = False
+        self.task = SimpleNamespace(pending=False, handler=self.service, port=0)    # as a raised port, to the loop
         self.alarm: Any = None
+        self.alarm_at = 0
+        self.add_poll_c = slirp.ADD_POLL(self._add_poll)
+        self.get_revents_c = slirp.GET_REVENTS(self._get_revents)
         self.forwards: list[str] = []
         self._keep: list[Any] = []
         try:
@@ -107,8 +112,8 @@ class UserNet:
             raise
         port.accepts = CAN_TCPV4 | CAN_TCPV6
         port.receiver = self.receive
-        loop.add_reader(self.epoll.fileno(), self.on_ready)
-        self.refresh()
+        loop.add_reader(self.epoll.fileno(), self.service)
+        self.service()
 
     # --- configuration -----------------------------------------------------------------------------------------------
     def _config(self, options: UserOptions) -> Any:
@@ -163,7 +168,7 @@ class UserNet:
             timer_mod=slirp.TIMER_MOD(self._timer_mod),
             register_poll_fd=slirp.POLL_FD(lambda fd, _: None),
             unregister_poll_fd=slirp.POLL_FD(self._unregister),
-            notify=slirp.NOTIFY(lambda _: self._refresh_soon()),
+            notify=slirp.NOTIFY(lambda _: self._service_soon()),
         )
 
     # --- frames ------------------------------------------------------------------------------------------------------
@@ -179,7 +184,7 @@ class UserNet:
             if data is None:
                 return
         self.library.slirp_input(self.handle, data, len(data))
-        self._refresh_soon()
+        self._service_soon()
 
     def _send_packet(self, buffer: int, size: int, _: Any) -> int:
         """From the world to the guests."""
@@ -201,31 +206,58 @@ class UserNet:
         self.port.send(frame[:at] + total + frame[at + 2 :], Offload(True, size, kind))
 
     # --- the host's sockets ------------------------------------------------------------------------------------------
-    def _refresh_soon(self) -> None:
-        if not self.refreshing:
-            self.refreshing = True
-            self.loop.call_soon(self.refresh)
+    def _service_soon(self) -> None:
+        """Look after the sockets when the handler that runs has ended, on its thread: a guest that has acknowledged what
+        it got, gets more without waking another thread of the host."""
+        if not self.task.pending:
+            self.task.pending = True
+            self.loop.post_event(self.task)
 
-    def refresh(self) -> None:
-        """Ask libslirp for what it waits, and have it called then."""
-        self.refreshing = False
+    def service(self, _: int = 0) -> None:
+        """Have libslirp do what its sockets allow, and then watch for what it waits."""
         if not self.handle:
             return
-        self.polled.clear()
-        self.asked = {}
-        timeout = ctypes.c_uint32(MAX_WAIT_MS)
-        self.library.slirp_pollfds_fill(self.handle, ctypes.byref(timeout), self._add_poll_c, None)
+        timeout = self._fill()
+        if self.asked:
+            poll = select.poll()
+            for fd, events in self.asked.items():
+                poll.register(fd, TO_POLL[events & 31])
+            ready = poll.poll(0)
+            if ready or timeout == 0:
+                self.ready = {fd: sum(ours for ours, theirs, _ in EVENTS if events & theirs) for fd, events in ready}
+                self.library.slirp_pollfds_poll(self.handle, 0, self.get_revents_c, None)
+                timeout = self._fill()
         for fd in [fd for fd in self.watched if fd not in self.asked]:
             self._unregister(fd)
         for fd, events in self.asked.items():
             if self.watched.get(fd) != events:
                 self._watch(fd, TO_EPOLL[events & 31])
                 self.watched[fd] = events
+        self._set_alarm(timeout)
+
+    def _fill(self) -> int:
+        """Ask libslirp what it waits for; returns for how many ms."""
+        self.polled.clear()
+        self.asked = {}
+        timeout = ctypes.c_uint32(MAX_WAIT_MS)
+        self.library.slirp_pollfds_fill(self.handle, ctypes.byref(timeout), self.add_poll_c, None)
+        return timeout.value
+
+    def _set_alarm(self, timeout: int) -> None:
+        """Be called in so many ms, or a little earlier."""
+        if not self.asked and timeout >= MAX_WAIT_MS:
+            return
+        deadline = self.loop.clock.now() + timeout * 1_000_000
         if self.alarm is not None:
+            if self.alarm_at <= deadline:
+                return
             self.alarm.cancel()
-            self.alarm = None
-        if self.asked or timeout.value < MAX_WAIT_MS:
-            self.alarm = self.loop.call_later(timeout.value * 1_000_000, self.on_alarm)
+        self.alarm_at = deadline
+        self.alarm = self.loop.call_at(deadline, self.on_alarm)
+
+    def on_alarm(self) -> None:
+        self.alarm = None
+        self.service()
 
     def _watch(self, fd: int, events: int) -> None:
         try:
@@ -254,34 +286,6 @@ class UserNet:
     def _get_revents(self, index: int, _: Any) -> int:
         return self.ready.get(self.polled[index], 0) if 0 <= index < len(self.polled) else 0
 
-    def on_ready(self) -> None:
-        """Sockets of the host are ready."""
-        if not self.handle:
-            return
-        self.ready = {}
-        for fd, events in self.epoll.poll(0):
-            self.ready[fd] = sum(ours for ours, theirs in EVENTS if events & theirs)
-        self.library.slirp_pollfds_poll(self.handle, 0, self._get_revents_c, None)
-        self.refresh()
-
-    def on_alarm(self) -> None:
-        self.alarm = None
-        self.on_ready()
-
-    @property
-    def _add_poll_c(self) -> Any:
-        return self._c_function("add_poll", slirp.ADD_POLL, self._add_poll)
-
-    @property
-    def _get_revents_c(self) -> Any:
-        return self._c_function("get_revents", slirp.GET_REVENTS, self._get_revents)
-
-    def _c_function(self, name: str, kind: Any, function: Any) -> Any:
-        made = self.__dict__.get(f"_{name}_made")
-        if made is None:
-            made = self.__dict__[f"_{name}_made"] = kind(function)
-        return made
-
     # --- timers ------------------------------------------------------------------------------------------------------
     def _timer_new(self, function: int, argument: int, _: Any) -> int:
         number, self.next_timer = self.next_timer, self.next_timer + 1
@@ -305,7 +309,7 @@ class UserNet:
         if entry is not None and self.handle:
             entry[2] = None
             entry[0](entry[1])
-            self._refresh_soon()
+            self._service_soon()
 
     # --- port forwards -----------------------------------------------------------------------------------------------
     def add_hostfwd(self, text: str) -> None:
@@ -319,7 +323,7 @@ class UserNet:
             kind = "UDP" if udp else "TCP"
             raise XenfastError(f"the {kind} port {port} of {address} cannot be forwarded: it is in use, or not to be had")
         self.forwards.append(text)
-        self._refresh_soon()
+        self._service_soon()
 
     def remove_hostfwd(self, text: str) -> None:
         udp, address, port, *_ = parse_hostfwd(text)
@@ -327,7 +331,7 @@ class UserNet:
             raise XenfastError(f"there is no port forward {text!r}")
         self.forwards.remove(text)
         self.library.slirp_remove_hostfwd(self.handle, udp, slirp.address4(address), port)
-        self._refresh_soon()
+        self._service_soon()
 
     def close(self) -> None:
         """End all connections; harmless a second time."""
@@ -374,6 +378,8 @@ def parse_hostfwd(text: str) -> tuple[bool, str, int, str, int]:
 
 def _raise_mss(frame: bytes) -> bytes | None:
     """A guest's SYN with the largest MSS there is; None for what is not one, or comes from a guest with a small MTU."""
+    if frame[14:15] == b"\x45" and len(frame) > 47 and not frame[47] & SYN:
+        return None                     # most of all: IPv4 without options, and not a SYN, whatever else it is
     found = find_transport(frame)
     if found is None or found.protocol != IP_TCP or not frame[found.start + 13] & SYN:
         return None
