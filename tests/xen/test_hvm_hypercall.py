@@ -8,13 +8,14 @@ from tests.cpu.asm import assemble
 from tests.xen.hvmguest import FIRST, HvmGuest
 from tests.xen.pvguest import DATA, NR
 from xenfast.abi import event_channel, features, grant_table, memory, sched, vcpu, version, xen
-from xenfast.abi.hvm import hvm_op, params
+from xenfast.abi.hvm import hvm_op, hvm_vcpu, params
 from xenfast.xen.hvm import msr
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.time import VirtualClock
 
 EPERM, ENOENT, ESRCH, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP = -1, -2, -3, -14, -22, -38, -95
 SELF = xen.DOMID_SELF
+abi_runstate = vcpu.runstate_info.compat
 
 
 @pytest.fixture
@@ -84,6 +85,36 @@ def test_bad_registers(hv, guest, number, value):
     """Here the #GP finds no handler, so that the machine resets."""
     run(hv, guest, f"lidt [{guest.va(9)}]\n mov ecx, {number}\n mov eax, {value}\n xor edx, edx\n wrmsr\n cli\n hlt")
     assert guest.domain.shutdown_code == sched.SHUTDOWN_reboot
+
+
+def test_the_32_bit_abi(hv, guest):
+    """From 32-bit code: arguments in EBX, ECX, EDX, structs of 32-bit words; and shared_info has them too, once Xen has noticed."""
+    regs = hvm_vcpu.vcpu_hvm_x86_32.pack(
+        eip=guest.va(5), eflags=2, cr0=0x11, **{f"{name}_limit": 0xFFFFFFFF for name in ("cs", "ds", "ss", "es")}, tr_limit=0x67,
+        cs_ar=0xC9B, ds_ar=0xC93, ss_ar=0xC93, es_ar=0xC93, tr_ar=0x8B,
+    )  # fmt: skip
+    guest.vcpu.set_context(hvm_vcpu.vcpu_hvm_context.pack(mode=hvm_vcpu.VCPU_HVM_MODE_32B, cpu_regs=regs))
+    physmem = guest.domain.hvm.physmem
+    physmem.write(guest.va(DATA), hvm_op.param.pack(domid=SELF, index=params.HVM_PARAM_CALLBACK_IRQ, value=2 << 56 | 0x40))
+    physmem.write(guest.va(8), memory.add_to_physmap.compat.pack(domid=SELF, space=0, gpfn=0xF0000))
+    physmem.write(guest.va(9), struct.pack("<Q", 0))
+    call = "mov eax, {}\n mov ebx, {}\n mov ecx, {}\n mov edx, {}\n vmcall\n mov [{}], eax\n".format
+    code = call(NR["hvm_op"], hvm_op.HVMOP_set_param, guest.va(DATA), 0, guest.va(10))
+    code += call(NR["memory_op"], memory.XENMEM_add_to_physmap, guest.va(8), 0, guest.va(10, 4))
+    code += call(NR["vcpu_op"], vcpu.VCPUOP_get_runstate_info, 0, guest.va(11), guest.va(10, 8))
+    code += call(NR["set_timer_op"], 5, 1, 0, guest.va(10, 12))
+    run(hv, guest, code + "cli\n hlt", 32)
+    assert struct.unpack("<4i", physmem.read(guest.va(10), 16)) == (0, 0, 0, 0)
+    assert guest.domain.shared_places is xen.SHARED_32 and guest.domain.evtchn.abi.max_ports == 1024
+    shared = physmem.read(0xF0000000, 4096)
+    seconds, = struct.unpack_from("<I", shared, xen.SHARED_32.wall_clock + 4)
+    assert seconds == hv.clock.wall_at_zero // 10**9
+    state = abi_runstate.unpack(physmem.read(guest.va(11), abi_runstate.size))
+    assert abi_runstate.size == 44 and state.state == vcpu.RUNSTATE_running and state.state_entry_time < 1 << 40
+    assert guest.core.timer_deadline == 5 + (1 << 32)
+    port = guest.domain.evtchn.alloc_unbound(0)
+    hv.dom0.evtchn.send(hv.dom0.evtchn.bind_interdomain(guest.domain.domid, port))
+    assert guest.domain.shared_info[0x800] >> port & 1 and guest.domain.shared_info[4] == 1
 
 
 def test_multicall(guest):
@@ -288,8 +319,6 @@ def test_a_vcpu_started_by_vcpuop(hv, guest):
 @pytest.mark.parametrize("field", [{"cr0": 0x80000010}, {"cr4": 1 << 63}, {"cr4": 0}, {"efer": 0}, {"rflags": 1 << 17}, {"cr3": 1 << 60}])
 def test_bad_contexts(guest, field):
     """Control registers that the processor would refuse are EINVAL."""
-    from xenfast.abi.hvm import hvm_vcpu
-
     good = {"rflags": 2, "cr0": 0x80000011, "cr4": 0x20, "efer": 0x500}
     regs = hvm_vcpu.vcpu_hvm_x86_64.pack(**(good | field))
     guest.write(guest.va(8), hvm_vcpu.vcpu_hvm_context.pack(mode=1, cpu_regs=regs))

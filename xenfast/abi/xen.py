@@ -4,6 +4,8 @@ Specified in xen/include/public/xen.h and arch-x86/xen.h, arch-x86/xen-x86_64.h.
 the 32-bit ("compat") ones are left out with 32-bit PV guests.
 """
 
+from typing import NamedTuple
+
 from xenfast.abi.layout import Layout
 
 # --- hypercalls (XEN_HYPERCALL_NR) -----------------------------------------------------------------------------------
@@ -191,6 +193,26 @@ shared_info = Layout(
     ("arch_p2m_vaddr", "Q"),
     ("arch_p2m_generation", "Q"),
 )
+
+
+class SharedPlaces(NamedTuple):
+    """Where things are in shared_info and vcpu_info, whose words are as wide as the guest's."""
+
+    pending: int                    # offset of evtchn_pending in shared_info
+    mask: int
+    wall_clock: int                 # of wc_version, wc_sec, wc_nsec
+    wc_sec_hi: int
+    selector: int                   # of evtchn_pending_sel in vcpu_info
+    shift: int                      # log2 of the bits in a word, as many words there are
+
+    @property
+    def ports(self) -> int:
+        """Event channels of the two-level ABI."""
+        return 1 << 2 * self.shift
+
+
+SHARED_64 = SharedPlaces(0x800, 0xA00, 0xC00, 0xC0C, 8, 6)
+SHARED_32 = SharedPlaces(0x800, 0x880, 0x900, 0x924, 4, 5)
 SHARED_PENDING = shared_info.offset["evtchn_pending"]
 SHARED_MASK = shared_info.offset["evtchn_mask"]
 SHARED_WALL_CLOCK = shared_info.offset["wc_version"]

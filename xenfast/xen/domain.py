@@ -14,6 +14,7 @@ import numpy
 
 from xenfast import _core
 from xenfast.abi import sched as abi
+from xenfast.abi import xen
 from xenfast.errors import XenfastError
 from xenfast.xen import version
 from xenfast.xen.eventloop import Timer
@@ -75,9 +76,10 @@ class Domain:
         self.held_pages: list[int] = []         # frames Xen writes to: referenced and typed writable until the end
         self.xen_pages: set[int] = set()        # frames of Xen's that the domain may map but not give away
         self._logged: set[Any] = set()
+        self.shared_places = xen.SHARED_64      # as wide as its words are
         self.shared_info_mfn = self.alloc_xen_page()
         self.shared_info: memoryview = hypervisor.memory.view(self.shared_info_mfn)
-        write_wall_clock(self.shared_info, hypervisor.clock)
+        write_wall_clock(self.shared_info, hypervisor.clock, self.shared_places)
         self.evtchn = EventChannels(self, max_evtchns if vcpus else PythonPorts.max_ports)
         self.gnttab = GrantTable(self, max_grant_frames if vcpus else 1 << 16)
         self.vcpu_count = vcpus
@@ -126,6 +128,15 @@ class Domain:
         """Firmware or a builder has written memory, and perhaps the registers of vcpu 0: start it."""
         self.vcpus[0].initialised = True
         self.vcpus[0].bring_up()
+
+    def set_shared_places(self, places: xen.SharedPlaces) -> None:
+        """An HVM guest shows how wide its words are (hvm_latch_shinfo_size)."""
+        if places == self.shared_places:
+            return
+        self.shared_places = places
+        write_wall_clock(self.shared_info, self.hypervisor.clock, places)
+        if isinstance(self.evtchn.abi, TwoLevelPorts):
+            self.evtchn.abi.set_places()
 
     def first_port_abi(self) -> TwoLevelPorts | PythonPorts:
         return TwoLevelPorts(self) if self.vcpus else PythonPorts(self)

@@ -69,6 +69,8 @@ def _set_param(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     if op.index not in GUEST_MAY_SET:
         raise XenError(errno.EPERM, f"parameter {op.index} is the toolstack's")
     set_param(domain, op.index, op.value)
+    if op.index == params.HVM_PARAM_CALLBACK_IRQ:
+        vcpu.latch_width()              # type: ignore[attr-defined]
     return 0
 
 

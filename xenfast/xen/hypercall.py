@@ -50,7 +50,7 @@ TABLE: dict[int, Call] = {
     abi.__HYPERVISOR_platform_op: Call("platform_op", 1, eperm, eperm),
     abi.__HYPERVISOR_memory_op: Call("memory_op", 2, memory.do_memory_op, hvm_memory.do_memory_op),
     abi.__HYPERVISOR_multicall: Call("multicall", 2, None, hvm_calls.do_multicall),
-    abi.__HYPERVISOR_set_timer_op: Call("set_timer_op", 1, None, hvm_calls.do_set_timer_op),
+    abi.__HYPERVISOR_set_timer_op: Call("set_timer_op", 2, None, hvm_calls.do_set_timer_op),
     abi.__HYPERVISOR_event_channel_op_compat: Call("event_channel_op_compat", 1, evtchn_op.do_event_channel_op_compat),
     abi.__HYPERVISOR_xen_version: Call("xen_version", 2, version.do_xen_version, version.do_xen_version),
     abi.__HYPERVISOR_console_io: Call("console_io", 3, console_op.do_console_io, console_op.do_console_io),

@@ -78,8 +78,8 @@ def time_info() -> bytes:
     return _U32.pack(2) + time_info_body()
 
 
-def write_wall_clock(view: memoryview, clock: Any) -> None:
+def write_wall_clock(view: memoryview, clock: Any, places: xen.SharedPlaces = xen.SHARED_64) -> None:
     """The wall clock of struct shared_info: wc_version, wc_sec, wc_nsec, wc_sec_hi."""
     seconds, ns = divmod(clock.wall_at_zero, 10**9)
-    body = struct.pack("<III", seconds & 0xFFFFFFFF, ns, seconds >> 32 & 0xFFFFFFFF)
-    write_versioned(view, xen.SHARED_WALL_CLOCK, body)
+    _U32.pack_into(view, places.wc_sec_hi, seconds >> 32 & 0xFFFFFFFF)
+    write_versioned(view, places.wall_clock, struct.pack("<II", seconds & 0xFFFFFFFF, ns))

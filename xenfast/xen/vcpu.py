@@ -12,6 +12,7 @@ from xenfast import _core
 from xenfast._core import ExitReason, SharedWords
 from xenfast.abi import vcpu as abi
 from xenfast.abi import xen
+from xenfast.abi.layout import Layout
 from xenfast.xen import hypercall
 from xenfast.xen.context import set_info_guest
 from xenfast.xen.guest import GuestFault
@@ -53,6 +54,7 @@ class Vcpu:
         self.runstate_times = [0, 0, 0, 0]
         self.runstate_area = 0          # guest linear address of the registered copy
         self.runstate_dirty = False     # the copy is out of date
+        self.runstate_layout = abi.runstate_info        # as wide as the caller was that registered it
         self.info_mfn: int | None = None    # frame of a registered vcpu_info
         self.core: Any = domain.hypervisor.make_core(self)
         if domain.hypervisor.profiler is not None:
@@ -101,8 +103,8 @@ class Vcpu:
         self.info_mfn = mfn
         self._place_info(view)
         self.core.set_vcpu_info(mfn, offset)
-        sel = xen.vcpu_info.offset["evtchn_pending_sel"]
-        view[sel:sel + 8] = b"\xff" * 8
+        places = self.domain.shared_places
+        view[places.selector:places.selector + (1 << places.shift) // 8] = b"\xff" * ((1 << places.shift) // 8)
         self.mark_events_pending()
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -241,18 +243,18 @@ class Vcpu:
             self.runstate, self.runstate_entry = state, now
             self.runstate_dirty = bool(self.runstate_area)
 
-    def runstate_info(self) -> bytes:
+    def runstate_info(self, layout: Layout = abi.runstate_info) -> bytes:
         """struct vcpu_runstate_info as of now."""
         times = list(self.runstate_times)
         times[self.runstate] += self.hypervisor.clock.now() - self.runstate_entry
-        return abi.runstate_info.pack(state=self.runstate, state_entry_time=self.runstate_entry, time=times)
+        return layout.pack(state=self.runstate, state_entry_time=self.runstate_entry, time=times)
 
     def update_runstate_area(self) -> None:
         """Copy the runstate to where the guest wants it (update_runstate_area()); a bad address is the guest's own
         loss.
         """
         self.runstate_dirty = False
-        data = abi.runstate_info.pack(
+        data = self.runstate_layout.pack(
             state=self.runstate, state_entry_time=self.runstate_entry, time=self.runstate_times
         )
         try:
@@ -265,11 +267,12 @@ class Vcpu:
 
     def _update_flagged(self, data: bytes) -> None:
         """With XEN_RUNSTATE_UPDATE set in state_entry_time while the rest is written."""
-        at = self.runstate_area + abi.runstate_info.offset["state_entry_time"]
+        entry = self.runstate_layout.offset["state_entry_time"]
+        at = self.runstate_area + entry
         self.core.copy_to_guest(at, (self.runstate_entry | abi.XEN_RUNSTATE_UPDATE).to_bytes(8, "little"))
         self.core.copy_to_guest(self.runstate_area, data[:4])
-        self.core.copy_to_guest(at + 8, data[16:])
-        self.core.copy_to_guest(at, data[8:16])
+        self.core.copy_to_guest(at + 8, data[entry + 8:])
+        self.core.copy_to_guest(at, data[entry:entry + 8])
 
     def register_time_area(self, address: int) -> None:
         """VCPUOP_register_vcpu_time_memory_area: the values never change, so writing them once is enough."""

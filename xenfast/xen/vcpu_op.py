@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xenfast.abi import sched, xen
 from xenfast.abi import vcpu as abi
 from xenfast.errors import XenError
-from xenfast.xen.guest import read_struct, read_u64
+from xenfast.xen.guest import layout_of, read_struct, read_word
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -61,14 +61,15 @@ def _is_up(v: "Vcpu", current: "Vcpu", arg: int) -> int:
 
 
 def _get_runstate_info(v: "Vcpu", current: "Vcpu", arg: int) -> int:
-    current.core.copy_to_guest(arg, v.runstate_info())
+    current.core.copy_to_guest(arg, v.runstate_info(layout_of(current, abi.runstate_info)))
     return 0
 
 
 def _register_runstate_memory_area(v: "Vcpu", current: "Vcpu", arg: int) -> int:
     """Written at once, and from then on whenever the vcpu's state has changed."""
-    address = read_u64(current, arg)
-    current.core.copy_to_guest(address, v.runstate_info())
+    address = read_word(current, arg)
+    v.runstate_layout = layout_of(current, abi.runstate_info)
+    current.core.copy_to_guest(address, v.runstate_info(v.runstate_layout))
     v.runstate_area = address
     return 0
 
@@ -137,7 +138,7 @@ def _get_physid(v: "Vcpu", current: "Vcpu", arg: int) -> int:
 
 
 def _register_vcpu_time_memory_area(v: "Vcpu", current: "Vcpu", arg: int) -> int:
-    address = read_u64(current, arg)
+    address = read_word(current, arg)
     current.register_time_area(address)
     return 0
 

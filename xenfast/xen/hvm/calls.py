@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xenfast.abi import xen
 from xenfast.errors import XenError
-from xenfast.xen.guest import U64, Continuation, layout_of, read_struct, write_field
+from xenfast.xen.guest import U64, Continuation, layout_of, read_struct, word, write_field
 
 if TYPE_CHECKING:
     from xenfast.xen.domain import Domain
@@ -42,8 +42,10 @@ def do_multicall(domain: "Domain", vcpu: "Vcpu", list_: int, count: int) -> int:
     return 0
 
 
-def do_set_timer_op(domain: "Domain", vcpu: "Vcpu", timeout: int) -> int:
-    """VIRQ_TIMER at a time of the machine's clock; 0: never."""
+def do_set_timer_op(domain: "Domain", vcpu: "Vcpu", timeout: int, high: int) -> int:
+    """VIRQ_TIMER at a time of the machine's clock; 0: never.  32-bit code has its upper half in a second argument."""
+    if word(vcpu) == 4:
+        timeout |= high << 32
     vcpu.core.timer_deadline = timeout or None
     return 0
 

@@ -35,6 +35,7 @@ def write(vcpu: "HvmVcpu", number: int, value: int) -> None:
         vcpu.domain.log_once("hypercall page", "no hypercall page %d can be at %#x", index, gfn << 12)
         vcpu.refuse()
         return
+    vcpu.latch_width()
     amd = vcpu.core.cpuid(0)[1] == int.from_bytes(b"Auth", "little")
     vcpu.hypervisor.memory.view(mfn)[:] = hypercall_page(amd)
     vcpu.hypervisor.memory.wrote(mfn)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenfast import _core
 from xenfast._core import ExitReason
-from xenfast.abi import sched
+from xenfast.abi import sched, xen
 from xenfast.abi.hvm import hvm_vcpu as abi
 from xenfast.xen import vcpu as base
 from xenfast.xen.hvm import msr
@@ -25,6 +25,7 @@ QUICK = frozenset({PIO, MMIO, ExitReason.EXIT_EOI, ExitReason.EXIT_INTACK})     
 RFLAGS_IF = 1 << 9
 WAIT_SIPI = 2           # cpu/lapic_bus.pxi
 GP = 13                 # its vector
+EFER_LMA, CS_L = 1 << 10, 1 << 13
 
 
 class HvmVcpu(base.Vcpu):
@@ -199,6 +200,11 @@ class HvmVcpu(base.Vcpu):
 
     def _wrmsr(self) -> None:
         msr.write(self, self.core.exit_nr, self.core.exit_value)
+
+    def latch_width(self) -> None:
+        """What the vcpu runs just now says how wide the guest's words are (hvm_latch_shinfo_size)."""
+        wide = self.core.efer & EFER_LMA and self.core.segment("cs")[3] & CS_L
+        self.domain.set_shared_places(xen.SHARED_64 if wide else xen.SHARED_32)
 
     def refuse(self) -> None:
         """#GP for the instruction of an EXIT_MSR."""
