@@ -1,0 +1,125 @@
+"""Debian's kernels as HVM guests, from a disk with GRUB in its MBR: emulated IDE, PV drivers, the timers and interrupt controllers of a PC,
+the power button, every way to reboot.
+"""
+
+import shutil
+import subprocess
+
+import pytest
+
+from scripts import debian
+from xenfast.libxl.host import Host
+
+pytestmark = pytest.mark.slow
+MODULES = {"generic": ("ata_piix", "sd_mod", "xen-blkfront", "ext4", "evdev"), "cloud": ("xen-blkfront", "ext4", "evdev")}
+DISK = """
+busybox --install -s /bin
+mkdir -p /mnt
+mount -t ext4 /dev/{device} /mnt && echo mounted
+dd if=/dev/urandom of=/mnt/file bs=1M count=8 conv=fsync
+md5sum /mnt/file > /tmp/before
+umount /mnt
+echo 3 > /proc/sys/vm/drop_caches
+mount -t ext4 /dev/{device} /mnt
+md5sum /mnt/file > /tmp/after
+cmp /tmp/before /tmp/after && echo same
+umount /mnt
+echo cpus $(grep -c ^processor /proc/cpuinfo)
+grep -E "blkif|ata_piix" /proc/interrupts
+poweroff -f
+"""
+BUTTON = """
+busybox --install -s /bin
+echo ready
+for i in /sys/class/input/input*; do grep -q "Power Button" $i/name && e=$(ls -d $i/event*); done
+dd if=/dev/input/$(basename $e) bs=24 count=1 > /dev/null
+echo pressed
+poweroff -f
+"""
+ECHO = """
+busybox --install -s /bin
+cat /proc/interrupts | head -4
+cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+echo type
+read line
+echo got: $line
+{end}
+"""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """``image(flavour, script, extra)``: a disk that boots this kernel with this script, through GRUB."""
+    if not shutil.which("grub-mkrescue") or not shutil.which("xorriso") or not shutil.which("mformat"):
+        pytest.skip("grub-mkrescue needs Debian's packages grub-pc-bin, grub-common, xorriso, mtools")
+    directory = tmp_path_factory.mktemp("disks")
+
+    def make(flavour, script, extra=""):
+        try:
+            kernel = debian.kernel(flavour)
+        except debian.Unavailable as error:
+            pytest.skip(str(error))
+        root, path = directory / "root", directory / f"disk{len(list(directory.iterdir()))}.img"
+        shutil.rmtree(root, ignore_errors=True)
+        (root / "boot/grub").mkdir(parents=True)
+        shutil.copy(kernel.image, root / "boot/vmlinuz")
+        (root / "boot/initrd").write_bytes(debian.initramfs(kernel, script, MODULES[flavour]))
+        (root / "boot/grub/grub.cfg").write_text(
+            "serial --unit=0\nterminal_input console serial\nterminal_output console serial\nset timeout=0\n"
+            f'menuentry "Debian" {{\n linux /boot/vmlinuz console=ttyS0 {extra}\n initrd /boot/initrd\n}}\n')
+        subprocess.run(["grub-mkrescue", "-o", path, root], check=True, capture_output=True)
+        return path
+
+    return make
+
+
+def settings(*disks, **more):
+    return {"name": "debian", "type": "hvm", "memory": 256, "vnc": 0, "disk": [str(disk) for disk in disks]} | more
+
+
+@pytest.mark.parametrize(("vcpus", "extra", "device", "shows"), [
+    (1, "xen_emul_unplug=never", "sdb", "ata_piix"), (2, "xen_emul_unplug=never", "sdb", "ata_piix"), (2, "", "xvdb", "blkif"),
+])  # fmt: skip
+def test_disks(image, tmp_path, vcpus, extra, device, shows):
+    """Files on a disk are what was written: by the emulated IDE controller with DMA, and by PV drivers, the default."""
+    debian.ext4_image(tmp_path / "data.img")
+    boot = image("generic", DISK.format(device=device), extra)
+    with Host(384) as host:
+        domain = host.create(settings(f"{boot},raw,hda,r", f"{tmp_path}/data.img,raw,hdb,w", vcpus=vcpus))
+        assert domain.wait(120) == "poweroff", domain.console.text[-2000:]
+        text = domain.console.text
+        assert "mounted" in text and "same" in text and f"cpus {vcpus}" in text
+        line = next(line for line in text.splitlines() if shows in line and ":" in line and "[" not in line)
+        assert any(int(count) > 10 for count in line.split()[1:1 + vcpus])
+    assert debian.e2fs("e2fsck", "-fn", str(tmp_path / "data.img")).returncode == 0
+
+
+def test_the_power_button_shuts_it_down(image):
+    """The ACPI power button is an event of an input device; the system ends itself by S5."""
+    with Host(384) as host:
+        domain = host.create(settings(f"{image('cloud', BUTTON)},raw,hda,r"))
+        domain.console.expect_exact("ready", timeout=90)
+        domain.run(None, 1)
+        domain.trigger("power")
+        domain.console.expect_exact("pressed", timeout=30)
+        assert domain.wait(30) == "poweroff"
+
+
+@pytest.mark.parametrize(("extra", "controller", "clocksource", "end", "ended"), [
+    ("nopv", "IO-APIC", "tsc", "poweroff -f", "poweroff"),
+    ("nopv noapic reboot=k", "XT-PIC", "tsc", "reboot -f", "reboot"),
+    ("nopv nolapic noapic acpi=off reboot=t", "XT-PIC", "", "reboot -f", "reboot"),
+    ("nopv nohpet notsc clocksource=acpi_pm nolapic_timer reboot=p", "IO-APIC", "acpi_pm", "reboot -f", "reboot"),
+    ("nopv clocksource=hpet tsc=unstable reboot=a", "IO-APIC", "hpet", "reboot -f", "reboot"),
+    ("nopv reboot=b", "IO-APIC", "tsc", "reboot -f", "reboot"),
+    ("", "IO-APIC", "xen", "reboot -f", "reboot"),
+])  # fmt: skip
+def test_interrupts_clocks_and_reboots(image, extra, controller, clocksource, end, ended):
+    """With each interrupt controller and clock a system works: it sleeps, prints, is typed to, and ends in each way."""
+    with Host(384) as host:
+        domain = host.create(settings(f"{image('cloud', ECHO.format(end=end), 'quiet ' + extra)},raw,hda,r"))
+        domain.console.expect_exact("type\r\n", timeout=90)
+        assert controller in domain.console.text and clocksource in domain.console.text
+        domain.console.sendline("hello, world")
+        domain.console.expect_exact("got: hello, world", timeout=30)
+        assert domain.wait(60) == ended
