@@ -211,7 +211,8 @@ def test_as_qemu_has_it():
                 choices = ((0xF2,), (0xEE,), (0xED, rng.randrange(8)), (0xF3, rng.randrange(0x80)), (0xF4,), (0xFF,), (0xF0, 2))
                 sequence = [(0x60, byte) for byte in rng.choice(choices)]
             else:
-                choices = ((0xF2,), (0xE8, rng.randrange(4)), (0xF3, rng.choice((200, 100, 80))), (0xE6,), (0xE7,), (0xE9,), (0xF6,), (0xFF,))
+                rate = rng.choice((200, 100, 80))
+                choices = ((0xF2,), (0xE8, rng.randrange(4)), (0xF3, rate), (0xE6,), (0xE7,), (0xE9,), (0xF6,), (0xFF, 0xF3, 40))
                 sequence = [step for byte in rng.choice(choices) for step in ((0x64, 0xD4), (0x60, byte))]
             mine, theirs = [], []
             for port, value in sequence:

@@ -115,3 +115,24 @@ def test_what_is_refused(disk, tmp_path):
         with pytest.raises(XenfastError, match="firmware"):
             host.create(config.from_dict(settings(f"{disk},raw,hda,w", kernel=str(disk))))
         assert not host.domains
+
+
+def test_the_screen_by_vnc_and_usb():
+    """An HVM domain has a VNC server that the store names, a picture, and the USB devices it was given."""
+    with Host(96) as host:
+        domain = host.create({"name": "vnc", "type": "hvm", "memory": 16, "vncdisplay": 300, "vncpasswd": "pw", "usbdevice": ["tablet"]})
+        client = host.store.client()
+        assert client.read(f"{domain.path}/console/vnc-port") == str(domain.vnc.port) and domain.vnc.port >= 6200
+        assert client.read(f"{domain.path}/console/vnc-pass") == "pw" and domain.vnc.name == "vnc"
+        domain.screen.wait_text("(?i)boot", timeout=20)
+        assert domain.screen.picture().any() and domain.machine.pc.pci.functions[1 << 3 | 2].name == "usb"
+        domain.destroy()
+        assert domain.vnc is None
+        quiet = host.create({"name": "quiet", "type": "hvm", "memory": 16, "vnc": 0, "vga": "none"})
+        assert quiet.vnc is None
+        with pytest.raises(XenfastError, match="'quiet' has no screen"):
+            _ = quiet.screen
+        quiet.destroy()
+        with pytest.raises(XenfastError, match="usbdevice 'host:1234' is not supported"):
+            host.create({"name": "usb", "type": "hvm", "memory": 16, "usbdevice": ["host:1234"]})
+        assert not host.domains

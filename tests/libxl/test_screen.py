@@ -2,13 +2,13 @@
 
 import threading
 import zlib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.firmware.pc import FakeTimers
 from xenfast.devices.ps2 import Ps2Controller
+from xenfast.devices.usb_hid import Tablet, UsbKeyboard
 from xenfast.devices.vga import Vga
 from xenfast.errors import XenfastError
 from xenfast.firmware.vga_modes import MODES
@@ -20,11 +20,11 @@ from xenfast.xen.hvm.irq import nowhere
 class Guest:
     """An adapter, a keyboard and a mouse whose bytes are taken at once, a clock that runs while somebody waits."""
 
-    def __init__(self, keymap="", tablet=None):
+    def __init__(self, keymap="", usb=()):
         self.timers = FakeTimers()
         self.vga = Vga(self.timers, size=1 << 20)
         self.ps2 = Ps2Controller(nowhere(), nowhere())
-        self.user = Input(self.ps2.keyboard, self.ps2.mouse, self.timers, tablet=tablet, keymap=keymap)
+        self.user = Input(self.ps2.keyboard, self.ps2.mouse, self.timers, usb=usb, keymap=keymap)
         self.screen = Screen(self.vga, self.user, threading.RLock(), self.run)
         self.codes, self.packets = [], []
         self.each = lambda: None
@@ -192,16 +192,22 @@ def test_the_pointer():
     assert guest.packets == [0x18, 0xFD, 0, 0, 0x0A, 0, 0, 0, 8, 0, 0, 0xFE]
 
 
-def test_the_tablet():
-    """A guest that uses the tablet gets positions in 1/32768 of the picture."""
-    seen = []
-    tablet = SimpleNamespace(in_use=True, position=lambda x, y: seen.append((x, y)), button=lambda n, down: seen.append((n, down)),
-                             wheel_turn=seen.append)
-    guest = Guest(tablet=tablet)
+def test_usb_devices():
+    """A guest that has set up the tablet gets positions in 1/32768 of the picture; a USB keyboard gets the keys."""
+    tablet, keyboard = Tablet(), UsbKeyboard()
+    guest = Guest(usb=[tablet, keyboard])
+    guest.screen.mouse_to(5, 5)
+    assert not tablet.queue and not guest.user.absolute
+    tablet.configuration = keyboard.configuration = 1
     guest.screen.mouse_to(719, 0)
     guest.screen.mouse_button("left", True)
     guest.user.pointer(0, 10_000, 1 | 8)
-    assert seen == [(0x7FFF, 0), (0, True), (0, 0x7FFF), (0, True), -1]
+    assert [report.hex() for report in tablet.queue] == ["00ff7f000000", "01ff7f000000", "010000ff7f00", "010000ff7f01"]
+    guest.screen.send_keys("A")
+    guest.run(lambda: not guest.screen.typing)
+    keyboard.leds = 2
+    assert [report[:3].hex() for report in keyboard.queue] == ["020000", "020004", "020000", "000000"] and guest.user.leds == 4
+    assert guest.codes == []
 
 
 # --- PNG ---------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ Interrupts (ISA; input 2 of the I/O APIC is IRQ 0, the others are as they are)::
 
 PCI::
 
-    00.0 i440FX   01.0 PIIX3   01.1 IDE   01.3 ACPI power management   02.0 VGA   03.0 Xen platform device   others behind
+    00.0 i440FX   01.0 PIIX3   01.1 IDE   01.2 USB   01.3 ACPI power management   02.0 VGA   03.0 Xen platform device   others behind
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xenfast.devices import cmos, vga_pci
+from xenfast.devices import cmos, uhci, vga_pci
 from xenfast.devices.acpi_pm import AcpiPm
 from xenfast.devices.debugcon import DebugPort, PostPort
 from xenfast.devices.dma8237 import Dma
@@ -141,6 +141,7 @@ class PC:
         if config.vga != "none":
             memory = domain.hypervisor.memory
             self.vga = vga_pci.make(hvm, timers, memory, domain.domid, video_memory(config.videoram))
+        self.usb = uhci.make(timers, hvm.physmem, getattr(config, "usb", 0), getattr(config, "usbdevice", []))
         self.cards = [*cards, *nics]
         self._fw_cfg: FwCfg | None = None
 
@@ -202,6 +203,7 @@ class PC:
             (self.i440fx, 0, 0),
             (self.piix3, 1, 0),
             (self.ide, 1, 1),
+            (self.usb, 1, 2),
             (self.pm, 1, 3),
             (self.vga, 2, 0),
             (self.platform, 3, 0),

@@ -15,6 +15,8 @@ from typing import Any
 
 from xenfast.devices.pci import PIN_D, PciDevice
 from xenfast.devices.usb_device import NAK, UsbDevice
+from xenfast.devices.usb_hid import KINDS, Hid
+from xenfast.errors import XenfastError
 from xenfast.xen.hvm.bus import Region
 from xenfast.xen.hvm.physmem import PhysMem
 from xenfast.xen.hvm.timers import Timers
@@ -346,3 +348,21 @@ class Uhci(PciDevice):
             if device is not None and saved is not None:
                 device.load(saved)
         self.news()
+
+
+def make(timers: Timers, mem: PhysMem, usb: int, names: list[str]) -> Uhci | None:
+    """The controller with the devices of ``usbdevice`` (xl.cfg(5)); None when neither that nor ``usb`` asks for it."""
+    if not usb and not names:
+        return None
+    controller = Uhci(timers, mem)
+    for name in names:
+        if name not in KINDS:
+            raise XenfastError(f"usbdevice {name!r} is not supported (tablet, mouse, keyboard)")
+        if not controller.attach(KINDS[name]()):
+            raise XenfastError(f"there are {PORTS} USB ports, not {len(names)}")
+    return controller
+
+
+def input_devices(controller: Uhci | None) -> list[Hid]:
+    """What is plugged in that a user works with."""
+    return [device for device in controller.devices if isinstance(device, Hid)] if controller is not None else []

@@ -203,6 +203,11 @@ class UsbKeyboard(Hid):
         keys = self.down if len(self.down) <= 6 else [1] * 6        # too many: "error roll over"
         return bytes((self.modifiers, 0, *keys)).ljust(8, b"\0")
 
+    @property
+    def room(self) -> bool:
+        """May a key be typed without being lost?"""
+        return len(self.queue) <= QUEUE - 8
+
     def output(self, data: bytes) -> None:
         self.leds = data[0] & 0x1F if data else 0
 

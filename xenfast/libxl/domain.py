@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xenfast.abi import sched
+from xenfast.devices import uhci
 from xenfast.errors import XenfastError
-from xenfast.libxl import build, build_hvm, build_pvh, config, kernel
+from xenfast.libxl import build, build_hvm, build_pvh, config, kernel, vnc
 from xenfast.libxl.console import EOF, TIMEOUT, Console, DomainEnded, Idle, TimedOut
 from xenfast.libxl.screen import Input, Screen
 from xenfast.trace import Tracer
@@ -53,6 +54,8 @@ class Domain:
         self.xen.pause()                                # until its devices are there, and create() sets it going
         self.user_pauses = 1
         self.machine: build_hvm.Machine | None = None      # of an HVM guest
+        self._screen: Screen | None = None
+        self.vnc: vnc.VncServer | None = None
         self.console = Console(self)
         self.pv_console = self.console                      # an HVM guest's first serial port is another one
         try:
@@ -62,7 +65,10 @@ class Domain:
                 builder: Any = build_pvh.build_pvh if settings.type == "pvh" else build.build_pv
                 self.built = builder(self.xen, image, ramdisk, settings.cmdline, settings.memory)
             host.exclusively(lambda: host.devices.attach(self.xen, settings, self.built, images, self.pv_console.received))
+            for node, value in vnc.store_nodes(self.vnc).items():
+                host.store.client().write(f"{self.path}/console/{node}", value)
         except BaseException:
+            host.exclusively(self._close_screen)
             host.exclusively(lambda: host.devices.detach(self.xen))
             self.xen.destroy()
             host.store.release(self.domid)
@@ -82,9 +88,23 @@ class Domain:
             self.pv_console = Console(self, type_in=self._type_pv)
         pc = self.machine.pc
         if pc.vga is not None:
-            user = Input(pc.ps2.keyboard, pc.ps2.mouse, pc.timers, keymap=self.config.keymap)
-            self.screen = Screen(pc.vga.vga, user, hypervisor.lock, self.run)
-            user.size = lambda: self.screen.size
+            user = Input(pc.ps2.keyboard, pc.ps2.mouse, pc.timers, usb=uhci.input_devices(pc.usb), keymap=self.config.keymap,
+                         size=lambda: self.screen.size)
+            card = pc.vga.vga
+            self._screen = Screen(card, user, hypervisor.lock, self.run)
+            self.vnc = self.host.exclusively(lambda: vnc.start(card, user, hypervisor.loop, hypervisor.lock, self.config, self.name))
+
+    @property
+    def screen(self) -> Screen:
+        """What an HVM guest's monitor shows, and its keyboard and mouse."""
+        if self._screen is None:
+            raise XenfastError(f"the domain {self.name!r} has no screen (vga=\"none\", or it is no HVM guest)")
+        return self._screen
+
+    def _close_screen(self) -> None:
+        server, self.vnc = self.vnc, None
+        if server is not None:
+            server.close()
 
     @property
     def domid(self) -> int:
@@ -165,6 +185,7 @@ class Domain:
             self._destroyed = self._told = True
         self.xen.shutdown(sched.SHUTDOWN_poweroff)
         self.host.hypervisor.scheduler.quiesce(self.xen)
+        self.host.exclusively(self._close_screen)
         self.host.exclusively(lambda: self.host.devices.detach(self.xen))
         self.xen.destroy()
         self.host.store.release(self.domid)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,45 @@ class Input:
     Methods are called with the hypervisor's lock held.
     """
 
-    def __init__(self, keyboard: Keyboard, mouse: Mouse, timers: Any, *, tablet: Any = None, keymap: str = "",
+    def __init__(self, keyboard: Keyboard, mouse: Mouse, timers: Any, *, usb: Sequence[Any] = (), keymap: str = "",
                  size: Callable[[], tuple[int, int]] = lambda: (400, 720)) -> None:
         keymaps.layout(keymap)          # a name that does not exist is said at once
-        self.keyboard, self.mouse, self.tablet, self.timers = keyboard, mouse, tablet, timers
-        self.keymap, self.size = keymap, size
+        self.timers, self.keymap, self.size = timers, keymap, size
+        self._keyboards = [*(device for device in usb if hasattr(device, "key")), keyboard]
+        self._mice = [*(device for device in usb if hasattr(device, "move")), mouse]
+        self._tablets = [device for device in usb if hasattr(device, "position")]
+        self.held: set[int] = set()                     # keys that are pressed
         self._typed: deque[tuple[int, bool]] = deque()
         self._pumping = False
         self._at: tuple[int, int] | None = None         # the pointer's last position
         self._mask = 0
 
+    # A USB device is used once the guest has set it up.
+    @property
+    def keyboard(self) -> Any:
+        return next((device for device in self._keyboards[:-1] if device.in_use), self._keyboards[-1])
+
+    @property
+    def mouse(self) -> Any:
+        return next((device for device in self._mice[:-1] if device.in_use), self._mice[-1])
+
+    @property
+    def tablet(self) -> Any:
+        """None: the pointer is relative."""
+        return next((device for device in self._tablets if device.in_use), None)
+
+    @property
+    def leds(self) -> int:
+        """Scroll, num and caps lock in bits 0 to 2, as the PS/2 keyboard and RFB have them."""
+        keyboard = self.keyboard
+        if keyboard is self._keyboards[-1]:
+            return keyboard.leds
+        return keyboard.leds >> 2 & 1 | (keyboard.leds & 3) << 1
+
     # --- keys --------------------------------------------------------------------------------------------------------
     def key(self, key: int, down: bool) -> None:
         """At once."""
+        (self.held.add if down else self.held.discard)(key)
         self.keyboard.key(key, down)
 
     def type(self, events: list[tuple[int, bool]]) -> None:
@@ -78,7 +104,7 @@ class Input:
         """Up to and with the next key that is pressed."""
         while self._typed and self.keyboard.room:
             key, down = self._typed.popleft()
-            self.keyboard.key(key, down)
+            self.key(key, down)
             if down and key not in MODIFIERS:
                 break
         self._pumping = bool(self._typed)
@@ -90,13 +116,13 @@ class Input:
         stroke = keymaps.stroke_of(keysym, self.keymap)
         if stroke is None:
             return
-        held = self.keyboard.down
+        held = self.held
         character = keymaps.character_of(keysym)
         if not down or character is None or keysym == 0x20 or held & CONTROLS:
-            self.keyboard.key(stroke.key, down)
+            self.key(stroke.key, down)
             return
         want = stroke.shift
-        if character.lower() != character.upper() and self.keyboard.leds & CAPS_LED:
+        if character.lower() != character.upper() and self.leds & CAPS_LED:
             want = not want
         have = bool(held & SHIFTS)
         alt_gr = stroke.alt_gr and keymaps.ALT_GR not in held
@@ -108,12 +134,12 @@ class Input:
         if alt_gr:
             events.append((keymaps.ALT_GR, True))
         for key, pressed in (*events, (stroke.key, True), *((key, not pressed) for key, pressed in reversed(events))):
-            self.keyboard.key(key, pressed)
+            self.key(key, pressed)
 
     def release_all(self) -> None:
         """Let go of everything: a client has gone."""
-        for key in sorted(self.keyboard.down):
-            self.keyboard.key(key, False)
+        for key in sorted(self.held):
+            self.key(key, False)
         for button in set(RFB_BUTTONS.values()):
             self.button(button, False)
         self._mask = 0
@@ -122,7 +148,7 @@ class Input:
     @property
     def absolute(self) -> bool:
         """Does the guest use the tablet?"""
-        return self.tablet is not None and bool(self.tablet.in_use)
+        return self.tablet is not None
 
     def move(self, dx: int, dy: int, wheel: int = 0) -> None:
         if self.absolute and not (dx or dy):

@@ -201,7 +201,7 @@ class VncServer:
 
     @property
     def leds(self) -> int:
-        return self.user.keyboard.leds
+        return self.user.leds
 
     @property
     def blocked(self) -> bool:
@@ -321,6 +321,8 @@ def start(vga: Vga, user: Input, loop: Any, lock: Any, config: Any, name: str) -
                      unused=bool(config.vncunused), password=config.vncpasswd)
 
 
-def store_nodes(server: VncServer) -> dict[str, str]:
+def store_nodes(server: VncServer | None) -> dict[str, str]:
     """What Xen's device model writes below /local/domain/DOMID/console, where ``xl vncviewer`` looks."""
+    if server is None:
+        return {}
     return {"vnc-port": str(server.port), "vnc-listen": server.listen} | ({"vnc-pass": server.password} if server.password else {})
