@@ -1,11 +1,16 @@
 """The switches of a host, by name, and how each reaches beyond it.
 
 A guest's ``bridge=`` names a switch; it is made when it is first asked for.  ``xenbr0``, the default, has a user network
-(NAT, user.py) as its uplink, where libslirp is installed; other switches join guests only, unless
-``define`` gives them something else:
+(NAT, user.py) as its uplink, where libslirp is installed; other switches join guests only, with
+a DHCP server of our own, unless ``define`` gives them something else:
 
     user[,net=10.1.0.0/24][,hostfwd=tcp:127.0.0.1:2222-:22][,restrict=on][,tftp=DIR][,bootfile=FILE] ...
+    tap[,ifname=tap0]
+    stream,addr=unix:PATH|tcp:HOST:PORT[,server=on]
+    dhcp[,net=192.168.100.0/24]
     none
+
+A switch that is joined to others by TAP or a stream has no DHCP server of ours unless it is asked for.
 """
 
 import logging
@@ -14,7 +19,10 @@ from dataclasses import fields
 from typing import Any
 
 from xenfast.dom0.net import slirp
+from xenfast.dom0.net.dhcp import DhcpServer
+from xenfast.dom0.net.link import StreamLink
 from xenfast.dom0.net.switch import Switch
+from xenfast.dom0.net.tap import Tap
 from xenfast.dom0.net.user import UserNet, UserOptions
 from xenfast.errors import XenfastError
 
@@ -36,13 +44,13 @@ class Networks:
         name = name or DEFAULT_SWITCH
         if name not in self.switches:
             if name != DEFAULT_SWITCH:
-                self.define(name, "none")
+                self.define(name, "dhcp")
             elif slirp.available():
                 self.define(name, "user")
             else:
                 log.warning("guests on %s reach each other, but not the world: libslirp is not installed "
                             "(Debian: apt-get install libslirp0)", name)
-                self.define(name, "none")
+                self.define(name, "dhcp")
         return self.switches[name]
 
     def define(self, name: str, *uplinks: str) -> Switch:
@@ -115,12 +123,30 @@ def _user(loop: Any, switch: Switch, given: dict[str, list[str]]) -> UserNet:
         else:
             setattr(options, each.name, values[-1])
     slirp.library()
-    port = switch.port("user")
+    return _on_port(switch, "user", lambda port: UserNet(loop, port, options))
+
+
+def _on_port(switch: Switch, name: str, make: Callable[[Any], Any]) -> Any:
+    """What is plugged into a new port; no port is left if that fails."""
+    port = switch.port(name)
     try:
-        return UserNet(loop, port, options)
+        return make(port)
     except BaseException:
         port.close()
         raise
+
+
+def _tap(loop: Any, switch: Switch, given: dict[str, list[str]]) -> Tap:
+    return _on_port(switch, "tap", lambda port: Tap(loop, port, given.get("ifname", [""])[-1]))
+
+
+def _stream(loop: Any, switch: Switch, given: dict[str, list[str]]) -> StreamLink:
+    server = flag("server", given.get("server", ["off"])[-1])
+    return _on_port(switch, "stream", lambda port: StreamLink(loop, port, given.get("addr", [""])[-1], server))
+
+
+def _dhcp(loop: Any, switch: Switch, given: dict[str, list[str]]) -> DhcpServer:
+    return _on_port(switch, "dhcp", lambda port: DhcpServer(port, *given.get("net", [])[-1:]))
 
 
 def flag(name: str, value: str) -> bool:
@@ -130,5 +156,11 @@ def flag(name: str, value: str) -> bool:
 
 
 Maker = Callable[[Any, Switch, dict[str, list[str]]], Any]
-KINDS: dict[str, Maker] = {"user": _user, "none": lambda loop, switch, given: None}
-OPTIONS = {"user": {each.name.replace("_", "-") for each in fields(UserOptions)}, "none": set()}
+KINDS: dict[str, Maker] = {"user": _user, "tap": _tap, "stream": _stream, "dhcp": _dhcp, "none": lambda loop, switch, given: None}
+OPTIONS = {
+    "user": {each.name.replace("_", "-") for each in fields(UserOptions)},
+    "tap": {"ifname"},
+    "stream": {"addr", "server"},
+    "dhcp": {"net"},
+    "none": set(),
+}
