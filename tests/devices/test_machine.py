@@ -6,7 +6,9 @@ import types
 import pytest
 
 from tests.cpu.asm import assemble
+from tests.firmware.pc import Memory
 from xenfast.abi import sched
+from xenfast.devices.drive import Drive
 from xenfast.devices.machine import PC
 from xenfast.xen.hypervisor import Hypervisor, StopReason
 from xenfast.xen.time import Clock, VirtualClock
@@ -18,15 +20,16 @@ def config(**changes):
     return types.SimpleNamespace(**keys | changes)
 
 
-def machine(text="cli\n hlt", clock=VirtualClock, pages=1024, **changes):
+def machine(text="cli\n hlt", clock=VirtualClock, pages=1024, ide=(), floppies=(), **changes):
     """A PC whose BIOS at F0000h is this program; what it writes to COM1 and E9h is in ``out``."""
-    hv = Hypervisor(16, clock=clock())
+    hv = Hypervisor(40, clock=clock())
     domain = hv.create_domain("guest", kind="hvm", max_pages=pages + 64)
     domain.hvm.populate_ram(pages)
     domain.hvm.rom(0xF0000, assemble(text, 16, 0).ljust(0xFFF0, b"\xf4") + b"\xea\x00\x00\x00\xf0")
     domain.hvm.alias(0xFFFF0000, 0xF0000, 0x10000)
     out = bytearray()
-    pc = PC(domain, config(**changes), serial=[lambda data: hv.loop.call_soon(out.extend, data)], debug=out.extend)
+    pc = PC(domain, config(**changes), serial=[lambda data: hv.loop.call_soon(out.extend, data)], debug=out.extend, ide=ide,
+            floppies=floppies)
     pc.out = out
     domain.start_hvm()
     return hv, domain, pc
@@ -317,31 +320,56 @@ def test_the_callback_by_number():
         assert not pc.ioapic.pins
 
 
-@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
-def test_random_ports_and_memory(seed):
-    """Whatever a guest writes to ports and registers of the board: no exception, and the state can still be saved and loaded."""
-    rng = random.Random(seed)
-    count = 200_000 if seed == 3 else 12_000
-    hv, domain, pc = machine()
-    with hv:
-        hvm = domain.hvm
-        ports = sorted({port for port in range(0x10000) if hvm.ports.find(port) is not None})
-        for n in range(count):
-            size = rng.choice([1, 1, 2, 4])
-            kind = rng.randrange(10)
-            if kind < 6:
-                port = rng.choice(ports) if rng.random() < .9 else rng.randrange(0x10000)
-                hvm.ports.write(port, size, rng.getrandbits(8 * size))
-            elif kind < 8:
-                assert 0 <= hvm.ports.read(rng.choice(ports), size) < 1 << 8 * size
-            elif kind == 8:
-                base = rng.choice([0xFEC00000, 0xFED00000, 0xC0000])
-                hvm.mmio.write(base + rng.randrange(0x400), size, rng.getrandbits(8 * size))
+class Fuzz:
+    """A PC with drives of every kind and a screen, and what a malicious guest may do to it."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.hv, domain, self.pc = machine(
+            vga="stdvga", pages=512, floppies=[Drive(Memory(bytearray(1474560)))],
+            ide=[Drive(Memory(bytearray(1 << 20))), None, Drive(Memory(bytearray(1 << 20)), cdrom=True), Drive(cdrom=True)])
+        self.hvm = domain.hvm
+        self.ports = sorted({port for port in range(0x10000) if self.hvm.ports.find(port) is not None})
+        self.functions = list(self.pc.pci.functions)
+
+    def value(self, size):
+        return self.rng.choice([self.rng.getrandbits(8 * size), self.rng.getrandbits(3), 0, (1 << 8 * size) - 1])
+
+    def step(self):
+        rng, size = self.rng, self.rng.choice([1, 1, 2, 4])
+        kind = rng.randrange(12)
+        if kind < 6:
+            port = rng.choice(self.ports) if rng.random() < .95 else rng.randrange(0x10000)
+            self.hvm.ports.write(port, size, self.value(size))
+        elif kind < 8:
+            assert 0 <= self.hvm.ports.read(rng.choice(self.ports), size) < 1 << 8 * size
+        elif kind == 8:
+            bars = [bar.address for device in self.pc.pci.functions.values() for bar in device.bars if bar.address and not bar.flags & 1]
+            address = rng.choice([0xFEC00000, 0xFED00000, 0xA0000 + rng.randrange(0x20000), 0xC0000, *bars]) + rng.randrange(0x400)
+            if rng.random() < .5:
+                self.hvm.mmio.write(address, size, self.value(size))
             else:
-                slot, function = rng.choice([(0, 0), (1, 0), (1, 1), (1, 3), (3, 0)])
-                pc.pci.config_write(slot, function, rng.randrange(256), size, rng.getrandbits(8 * size))
-            if n % 500 == 0:
-                hv.loop.run_ready()
-        state = pc.save()
-        pc.load(state)
-        assert hv.loop.failures == 0
+                assert 0 <= self.hvm.mmio.read(address, size) < 1 << 8 * size
+        elif kind == 9:
+            key = rng.choice(self.functions)
+            self.pc.pci.config_write(key >> 3, key & 7, rng.randrange(256), size, self.value(size))
+        elif kind == 10 and rng.random() < .02:
+            self.hv.clock.advance_to(self.hv.clock.now() + rng.randrange(10**8))
+            self.hv.loop.run_ready()
+        elif kind == 11:
+            self.hvm.ports.read_block(rng.choice([0x1F0, 0x170]), 2, rng.randrange(1, 300))
+            self.hvm.ports.write_block(rng.choice([0x1F0, 0x170, 0x3F8]), 2, bytes(2 * rng.randrange(1, 64)))
+
+
+@pytest.mark.parametrize(("seed", "count"), [(1, 12_000), (2, 12_000), pytest.param(3, 1_000_000, marks=pytest.mark.slow)])
+def test_random_accesses(seed, count):
+    """Whatever a guest does to ports, registers in memory and configuration space of all devices together: no exception, nothing that
+    takes long, and the state can be saved and loaded.
+    """
+    fuzz = Fuzz(seed)
+    with fuzz.hv:
+        for n in range(count):
+            fuzz.step()
+            if n % 50_000 == 6_000:
+                fuzz.pc.load(fuzz.pc.save())
+        assert fuzz.hv.loop.failures == 0
