@@ -13,7 +13,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +63,26 @@ def _found(directory: Path) -> Path | None:
     return next(iter(sorted(directory.glob("boot/vmlinuz-*"))), None)
 
 
-def _download(meta: str, directory: Path) -> None:
+def package_file(package: str, name: str) -> Path:
+    """A file of a Debian package, which need not be installed; raises Unavailable."""
+    installed = Path("/", name)
+    if installed.exists():
+        return installed
+    directory = CACHE / package
+    if not (directory / name).exists():
+        _download(package, directory, lambda package: package)
+    if not (directory / name).exists():
+        raise Unavailable(f"Debian's package {package} has no {name}")
+    return directory / name
+
+
+def _download(meta: str, directory: Path, real: Callable[[str], str | None] | None = None) -> None:
     """Fetch the package that the meta package depends on and unpack it."""
-    package = _real_package(meta)
+    real = real or _real_package
+    package = real(meta)
     if package is None and os.geteuid() == 0:
         _run(["apt-get", "update", "-qq"], check=False)
-        package = _real_package(meta)
+        package = real(meta)
     if package is None:
         raise Unavailable(f"Debian's package {meta} is not known to apt on this machine (try apt-get update)")
     debs = CACHE / "debs"

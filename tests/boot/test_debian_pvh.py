@@ -51,3 +51,27 @@ def test_reboot_and_a_panic_are_told_apart(tmp_path):
             file.write('on_reboot = "destroy"\non_crash = "destroy"\n')
         run(path, "--type", "pvh", "--json", report)
         assert json.loads(report.read_text())["ended"] == ended
+
+
+def test_grub_is_a_pvh_guest_and_chains_to_a_kernel(tmp_path):
+    """GRUB's i386-xen_pvh image, a 32-bit guest of event channels and grants, reads its disk and starts the 64-bit kernel there."""
+    try:
+        kernel = debian.kernel("cloud")
+        grub = debian.package_file("grub-xen-host", "usr/lib/grub-xen/grub-i386-xen_pvh.bin")
+    except debian.Unavailable as error:
+        pytest.skip(str(error))
+    root = tmp_path / "root"
+    (root / "boot/grub").mkdir(parents=True)
+    (root / "boot/vmlinuz").write_bytes(kernel.image.read_bytes())
+    script = "echo chained to $(uname -r), $(nproc) cpus, $(cat /sys/hypervisor/guest_type)\npoweroff -f\n"
+    (root / "boot/initrd").write_bytes(debian.initramfs(kernel, script, modules=()))
+    (root / "boot/grub/grub.cfg").write_text(
+        "set timeout=0\nmenuentry Debian {\n linux /boot/vmlinuz console=hvc0\n initrd /boot/initrd\n}\n")
+    made = debian.e2fs("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(tmp_path / "disk.img"), "96M")
+    assert made.returncode == 0, made.stderr
+    path = tmp_path / "grub.cfg"
+    path.write_text(
+        f'name = "grub"\ntype = "pvh"\nkernel = "{grub}"\nmemory = 256\nvcpus = 2\ndisk = [ "{tmp_path}/disk.img,raw,xvda,r" ]\n'
+        'on_reboot = "destroy"\n')
+    status, output = run(path)
+    assert status == 0 and f"chained to {kernel.version}, 2 cpus, PVH" in output, output[-3000:]

@@ -49,17 +49,18 @@ def build_pvh(domain: Domain, image: PvhKernel, ramdisk: bytes = b"", cmdline: s
         hvm.populate_ram(memory_mib << 8 if memory_mib else domain.max_pages)
         built = special_pages(domain)
         tables = acpi.build(machine.Machine(kind="pvh", vcpus=domain.vcpu_count))
-        hvm.place(e820.RESERVED_MEMORY // PAGE, domain.alloc_pages(pages(tables.end - e820.RESERVED_MEMORY), beyond=True))
+        rsdp, end = tables.end, tables.end + len(tables.rsdp)
+        hvm.place(e820.RESERVED_MEMORY // PAGE, domain.alloc_pages(pages(end - e820.RESERVED_MEMORY), beyond=True))
     except MemoryError as error:
         raise XenfastError(f"the domain's memory cannot be had: {error}") from None
     if image.end > hvm.low_pages * PAGE:
         raise XenfastError(f"the kernel needs memory up to {image.end:#x}, the domain has {hvm.low_pages * PAGE:#x} bytes")
     for segment in image.image.load_segments():
         hvm.physmem.write(segment.paddr, image.image.contents(segment))
-    hvm.physmem.write(machine.TABLES, tables.data)
-    ranges = e820.pvh(hvm.low_pages * PAGE, (1 << 32) + hvm.high_pages * PAGE if hvm.high_pages else 0, tables_end=tables.end)
+    hvm.physmem.write(machine.TABLES, tables.data + tables.rsdp)        # not in RAM, where a boot loader would overwrite it
+    ranges = e820.pvh(hvm.low_pages * PAGE, (1 << 32) + hvm.high_pages * PAGE if hvm.high_pages else 0, tables_end=end)
     domain.e820 = [(one.start, one.size, one.type) for one in ranges]
-    start = _start_info(hvm, image, ramdisk, cmdline, tables.rsdp, domain.e820)
+    start = _start_info(hvm, image, ramdisk, cmdline, rsdp, domain.e820)
     _start_vcpu(domain.vcpus[0].core, image.entry, start)
     domain.start_hvm()
     return built
@@ -105,7 +106,7 @@ class _Room:
         return at
 
 
-def _start_info(hvm: HvmDomain, image: PvhKernel, ramdisk: bytes, cmdline: str, rsdp: bytes,
+def _start_info(hvm: HvmDomain, image: PvhKernel, ramdisk: bytes, cmdline: str, rsdp: int,
                 ranges: list[tuple[int, int, int]]) -> int:
     """Modules, command line, memory map and struct hvm_start_info; returns where the last is."""
     room = _Room(hvm, image.end)
@@ -113,14 +114,13 @@ def _start_info(hvm: HvmDomain, image: PvhKernel, ramdisk: bytes, cmdline: str, 
     if ramdisk:
         at = room.put(ramdisk, PAGE)
         modules = start_info.hvm_modlist_entry.pack(paddr=at, size=len(ramdisk))
-    rsdp_at = room.put(rsdp, PAGE)
-    cmdline_at = room.put(cmdline.encode() + b"\0")
+    cmdline_at = room.put(cmdline.encode() + b"\0", PAGE)
     modules_at = room.put(modules) if modules else 0
     entries = b"".join(start_info.hvm_memmap_table_entry.pack(addr=a, size=size, type=kind) for a, size, kind in ranges)
     memmap_at = room.put(entries)
     return room.put(start_info.hvm_start_info.pack(
         magic=start_info.XEN_HVM_START_MAGIC_VALUE, version=1, nr_modules=1 if modules else 0, modlist_paddr=modules_at,
-        cmdline_paddr=cmdline_at, rsdp_paddr=rsdp_at, memmap_paddr=memmap_at, memmap_entries=len(ranges)))
+        cmdline_paddr=cmdline_at, rsdp_paddr=rsdp, memmap_paddr=memmap_at, memmap_entries=len(ranges)))
 
 
 def _start_vcpu(core: Any, entry: int, start: int) -> None:
