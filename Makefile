@@ -17,7 +17,7 @@ demo: build
 	@$(PY) scripts/demo.py
 
 test: build-test
-	@scripts/apt-need acpica-tools binutils busybox-static dmidecode e2fsprogs gcc grub-common grub-efi-amd64-bin grub-pc-bin libslirp0 lz4 mtools ovmf qemu-utils seabios xorriso zstd
+	@scripts/apt-need acpica-tools binutils busybox-static dmidecode e2fsprogs gcc grub-common grub-efi-amd64-bin grub-pc-bin ipxe-qemu isolinux libslirp0 lz4 mtools ovmf qemu-utils seabios syslinux syslinux-common xorriso zstd
 	@$(MAKE) --no-print-directory lint
 	$(PY) -m pytest -q --durations=15 $(PYTEST_ARGS)
 

@@ -89,7 +89,8 @@ class Bios:
 
     def _bind(self) -> None:
         functions: dict[str, Handler] = {
-            "apic": self.post.apic, "post": self.post.post, "routine": self.routines.resume, "int18": self.boot.int18, "int19": self.boot.int19,
+            "apic": self.post.apic, "post": self.post.post, "routine": self.routines.resume,
+            "int18": self.boot.int18, "int19": self.boot.int19,
             "int02": self.nmi, "int05": self.print_screen, "int11": self.equipment, "int12": self.memory_size,
             "int13": self.int13.int13, "int40": self.int13.int13, "int14": self.serial.int14, "int15": self.system.int15,
             "int16": self.keyboard.int16, "int17": self.serial.int17, "int1a": self.int1a,
