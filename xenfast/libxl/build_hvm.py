@@ -26,7 +26,6 @@ log = logging.getLogger("xenfast")
 
 PAGE = 4096
 IDE_DRIVES, FLOPPY_DRIVES, SERIAL_PORTS = 4, 2, 4
-SPARE = 512                     # pages beside RAM: tables, ROMs, what lies behind them as shadow RAM
 CODE32, DATA32, TSS32, TSS_LIMIT = 0xC09B, 0xC093, 0x8B, 0x67
 CR0_PE, CR0_ET = 1, 1 << 4
 
@@ -67,11 +66,6 @@ class Gathered:
         data, self.data = self.data, bytearray()
         if data:
             self.received(bytes(data))
-
-
-def max_pages(config: DomainConfig) -> int:
-    """What the domain may have: its memory, and what firmware takes."""
-    return (config.maxmem << 8) + SPARE
 
 
 def serial_outputs(config: DomainConfig, loop: Any, console: Output) -> list[Output | None]:

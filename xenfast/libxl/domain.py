@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xenfast.abi import sched
-from xenfast.devices import uhci
 from xenfast.errors import XenfastError
-from xenfast.libxl import build, build_hvm, build_pvh, config, kernel, vnc
+from xenfast.libxl import config, kernel
 from xenfast.libxl.console import EOF, TIMEOUT, Console, DomainEnded, Idle, TimedOut
-from xenfast.libxl.screen import Input, Screen
 from xenfast.trace import Tracer
 from xenfast.xen import hypercall
 from xenfast.xen.profile import Symbols
 
 if TYPE_CHECKING:
+    from xenfast.libxl import build_hvm, vnc
     from xenfast.libxl.host import Host
+    from xenfast.libxl.screen import Screen
 
 __all__ = ["EOF", "TIMEOUT", "Console", "Domain", "DomainEnded", "Idle", "TimedOut"]
 
 SHUTDOWNS = ("poweroff", "reboot", "halt", "suspend", "crash")      # what control/shutdown may ask for
+HVM_SPARE = 512         # pages beside RAM: tables, ROMs, what lies behind them as shadow RAM
 SYSRQ_KEYS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -40,7 +41,7 @@ class Domain:
         try:
             self.xen = host.hypervisor.create_domain(
                 settings.name,
-                max_pages=build_hvm.max_pages(settings) if settings.type == "hvm" else settings.maxmem << 8,
+                max_pages=(settings.maxmem << 8) + (HVM_SPARE if settings.type == "hvm" else 0),
                 vcpus=settings.maxvcpus,
                 uuid=bytes.fromhex(settings.uuid.replace("-", "")),
                 max_grant_frames=settings.max_grant_frames,
@@ -59,14 +60,13 @@ class Domain:
         self.console = Console(self)
         self.pv_console = self.console                      # an HVM guest's first serial port is another one
         try:
-            if settings.type == "hvm":
-                self._build_hvm(images)
-            else:
-                builder: Any = build_pvh.build_pvh if settings.type == "pvh" else build.build_pv
-                self.built = builder(self.xen, image, ramdisk, settings.cmdline, settings.memory)
+            self._build(image, ramdisk, images)
             host.exclusively(lambda: host.devices.attach(self.xen, settings, self.built, images, self.pv_console.received))
-            for node, value in vnc.store_nodes(self.vnc).items():
-                host.store.client().write(f"{self.path}/console/{node}", value)
+            if self.machine is not None:
+                from xenfast.libxl.vnc import store_nodes
+
+                for node, value in store_nodes(self.vnc).items():
+                    host.store.client().write(f"{self.path}/console/{node}", value)
         except BaseException:
             host.exclusively(self._close_screen)
             host.exclusively(lambda: host.devices.detach(self.xen))
@@ -76,8 +76,24 @@ class Domain:
             raise
         self.xen.on_shutdown.append(self._has_ended)
 
+    def _build(self, image: Any, ramdisk: bytes, images: dict[str, Any]) -> None:
+        """Fill its memory, make what else it has.  A builder is imported when it is needed: the PC is large."""
+        if self.config.type == "hvm":
+            self._build_hvm(images)
+            return
+        builder: Any
+        if self.config.type == "pvh":
+            from xenfast.libxl.build_pvh import build_pvh as builder
+        else:
+            from xenfast.libxl.build import build_pv as builder
+        self.built = builder(self.xen, image, ramdisk, self.config.cmdline, self.config.memory)
+
     def _build_hvm(self, images: dict[str, Any]) -> None:
         """The PC; its first serial port is the console, its PV console another."""
+        from xenfast.devices import uhci
+        from xenfast.libxl import build_hvm, vnc
+        from xenfast.libxl.screen import Input, Screen
+
         hypervisor = self.host.hypervisor
         self.config.serial = self.config.serial or ["pty"]
         with hypervisor.lock:
