@@ -12,8 +12,10 @@ from xenfast.devices.machine import PC
 from xenfast.dom0.block.raw import RawImage
 from xenfast.firmware import hvmloader
 from xenfast.libxl import config
+from xenfast.libxl.build_pvh import special_pages
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.time import Clock
+from xenfast.xenstore.xenstored import XenStored
 
 SPARE = 12 << 8             # frames for ROMs, tables and what else is not RAM
 FLAT_DATA, FLAT_CODE = 0xC093, 0xC09B
@@ -33,12 +35,28 @@ class Guest:
         drives = [None, None, Drive(RawImage(str(cdrom), readonly=True), cdrom=True) if cdrom else None, None]
         self.serial, self.debug = bytearray(), bytearray()
         self.pc = PC(self.domain, self.config, ide=drives, serial=[self.serial.extend], debug=self.debug.extend)
+        built = special_pages(self.domain)
+        self.store = XenStored(self.hv)
+        self.store.introduce(self.domain, built.store_mfn, built.store_port)
+        self._nodes()
         start = time.perf_counter()
         self.loaded = hvmloader.load(self.domain, self.pc, self.config)
         self.load_seconds = time.perf_counter() - start
         self.domain.start_hvm()
         if self.loaded.start.entry is not None:
             self._flat(self.loaded.start)
+
+    def _nodes(self):
+        """What libxl tells hvmloader."""
+        client = self.store.client()
+        nodes = {
+            "hvmloader/bios": self.config.bios, "hvmloader/allow-memory-relocate": "1", "platform/device-model": "qemu-xen",
+            "platform/acpi": str(self.config.acpi), "platform/acpi_s3": "0", "platform/acpi_s4": "1",
+        }
+        for name, value in nodes.items():
+            path = f"/local/domain/{self.domain.domid}/{name}"
+            client.write(path, value)
+            client.set_perms(path, [f"b{self.domain.domid}"])
 
     def _flat(self, start):
         """Flat protected mode, as Xen's toolstack starts hvmloader."""
@@ -81,3 +99,20 @@ def grub_iso(path, script, cmdline="", flavour="cloud"):
     )
     subprocess.run(["grub-mkrescue", "-o", str(path), str(root)], check=True, capture_output=True)
     return path
+
+
+def package_file(package, name):
+    """A file of a Debian package that need not be installed: downloaded with apt-get and unpacked into .cache."""
+    directory = debian.CACHE / "packages" / package
+    found = directory / name
+    if not found.exists():
+        debs = directory / "debs"
+        debs.mkdir(parents=True, exist_ok=True)
+        if not shutil.which("apt-get"):
+            pytest.skip("there is no apt-get")
+        done = subprocess.run(["apt-get", "download", "-q", package], cwd=debs, capture_output=True, text=True, check=False)
+        files = sorted(debs.glob("*.deb"))
+        if done.returncode or not files:
+            pytest.skip(f"Debian's package {package} cannot be downloaded")
+        subprocess.run(["dpkg-deb", "-x", str(files[-1]), str(directory)], check=True)
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.hvm import Guest, grub_iso
+from tests.boot.hvm import Guest, grub_iso, package_file
 from xenfast.firmware import fw_images
 
 pytestmark = pytest.mark.slow
@@ -60,6 +60,35 @@ def test_debian_boots_and_has_no_complaint(bios, iso):
             at = acpi.where[name] - acpi.base
             if name != "FACS":          # the system writes to it
                 assert data == acpi.data[at:at + len(data)], name
+
+
+def test_xens_own_hvmloader(iso):
+    """Debian's unmodified hvmloader sets up our PC, with hypercalls, xenstore and virtual wire mode, and SeaBIOS and Debian boot on it.
+
+    It finds what our own set-up makes: the same BARs, interrupts and memory map.
+    """
+    needs("seabios")
+    loader = package_file("xen-utils-4.17", "usr/lib/xen-4.17/boot/hvmloader")
+    with Guest(iso, bios="seabios", memory=256, vcpus=2, uuid=UUID) as own:
+        ours = own.loaded
+    with Guest(iso, bios="seabios", firmware_override=str(loader), memory=256, vcpus=2, uuid=UUID) as guest:
+        text = guest.run()
+        log = guest.debug.decode("latin-1")
+        assert "READY 2\n" in text and "DONE" in text, (text[-2000:], log[-2000:])
+    assert "Invoking SeaBIOS" in log and "bug" not in log.lower().replace("debug", "") and "OVERLAP" not in log
+    complaint = re.search(COMPLAINTS, text)
+    assert not complaint, complaint[0]
+    for link, irq in enumerate(ours.placement.irqs):
+        assert f"PCI-ISA link {link} routed to IRQ{irq}" in log
+    placed = {
+        (int(slot, 16), int(function), int(bar, 16)): int(where, 16) & ~0xF if not int(where, 16) & 1 else int(where, 16) & ~3
+        for slot, function, bar, where in re.findall(r"pci dev (\w\w):(\d) bar (\w\w) size \w+: (\w+)", log)
+    }
+    assert placed == {
+        (one.slot, one.function, bar.register): bar.address for one in ours.placement.functions for bar in one.bars
+    }
+    for line in (r"mem 0x0*100000-0x0*fff[0-9a-f]+\] usable", r"mem 0x0*fc000000-0x0*fc00[0-9a-f]fff\] ACPI NVS"):
+        assert re.search(line, text), line
 
 
 def test_power_on_is_quick(iso):

@@ -214,6 +214,24 @@ def test_a_triple_fault_is_a_reset():
         assert domain.shutdown_code == sched.SHUTDOWN_reboot
 
 
+@pytest.mark.parametrize("wire", [0, 1])
+def test_the_pics_interrupts_go_where_the_io_apic_sends_them(wire):
+    """ExtINT by the I/O APIC gets to its vcpu although LINT0 is masked, also after INIT; not to one whose APIC is off by SVR."""
+    hv, domain, _ = machine("hlt", vcpus=2)
+    with hv:
+        for vcpu in domain.vcpus:
+            vcpu.core.set_lapic_register(0x0F, 0x1FF)
+        core = domain.vcpus[wire].core
+        assert not core.takes_extint and not core.extint
+        core.extint = True
+        assert core.takes_extint and not domain.vcpus[1 - wire].core.takes_extint
+        core.set_lapic_register(0x0F, 0xFF)
+        assert core.extint and not core.takes_extint
+        core.init()
+        core.set_lapic_register(0x0F, 0x1FF)
+        assert core.takes_extint
+
+
 @CLOCKS
 def test_hlt_sleeps_until_a_device_interrupts(clock):
     """INTR raised by a timer of a device ends HLT; the PIC's hook says the vector, whose handler runs."""

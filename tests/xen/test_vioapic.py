@@ -123,6 +123,32 @@ def test_with_local_apics():
     assert taken == 2
 
 
+def test_virtual_wire():
+    """Input 0 as ExtINT says who gets the PICs' interrupts; masked, of another kind or with a logical destination it is nobody."""
+    told = []
+    apic = IoApic(lambda *message: None)
+    apic.extint = told.append
+
+    def entry(high, low):
+        for number, value in ((0x11, high), (0x10, low)):
+            apic.write(0x00, 4, number)
+            apic.write(0x10, 4, value)
+
+    entry(2 << 24, 0x700)
+    assert told[-1] == 2
+    state = apic.save()
+    for low in (0x10700, 0x000, 0xF00):
+        entry(2 << 24, low)
+        assert told[-1] is None
+    apic.load(state)
+    assert told[-1] == 2
+    apic.reset()
+    assert told[-1] is None
+    apic.write(0x00, 4, 0x12)
+    apic.write(0x10, 4, 0x700)
+    assert told[-1] is None
+
+
 def test_random_accesses():
     """Whatever is written: no exception, and the state can be saved and loaded."""
     rng, b = random.Random(7), Board()

@@ -124,6 +124,16 @@ cdef class HvmVcpu(Vcpu):
         """Would INTR of the PICs get to the processor (vlapic_accept_pic_intr)?"""
         return takes_extint(self.c)
 
+    @property
+    def extint(self):
+        """Does the I/O APIC send the PICs' interrupts to this vcpu?"""
+        return self.c.lapic.extint != 0
+
+    @extint.setter
+    def extint(self, bint value):
+        self.c.lapic.extint = value
+        request(self.c, REQ_EVENT)
+
     # -- guest memory -------------------------------------------------------------------------------------------------
     def copy_from_guest(self, u64 lin, u64 n):
         """n bytes at a linear address, with the kernel's rights; raises GuestFault.  Not while the vcpu runs."""

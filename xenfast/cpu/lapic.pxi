@@ -98,8 +98,10 @@ cdef inline bint is_x2apic(Cpu* c) noexcept nogil:
 cdef void lapic_reset(Cpu* c) noexcept nogil:
     """State after RESET or INIT, or when it has been disabled (SDM Vol. 3, 10.4.7)."""
     cdef Lapic* a = c.lapic
+    cdef u32 extint = a.extint                            # is the I/O APIC's
     cdef int i
     memset(a, 0, sizeof(Lapic))
+    a.extint = extint
     a.svr = 0xFF
     a.dfr = 0xFFFFFFFF
     a.deadline = ~<u64>0

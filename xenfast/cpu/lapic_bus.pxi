@@ -162,11 +162,13 @@ cdef void take_init(Cpu* c) noexcept nogil:
 
 # ---- sleep and exits ---------------------------------------------------------------------------------------------------
 cdef inline bint takes_extint(Cpu* c) noexcept nogil:
-    """Does INTR get to the processor: without an APIC, with one that is off, or through LINT0 as ExtINT?"""
+    """Does INTR get to the processor: without an APIC, with one that is off, through the I/O APIC or LINT0 as ExtINT?"""
     cdef u32 lvt
     if c.lapic == NULL or not c.apic_base & APIC_BASE_EN:
         return True
     lvt = c.lapic.lvt[LVT_LINT0]
+    if c.lapic.extint and c.lapic.svr & SVR_ENABLE:
+        return True
     return not lvt & LVT_MASKED and (lvt >> 8) & 7 == DM_EXTINT
 
 cdef bint wakes(Cpu* c) noexcept nogil:

@@ -625,6 +625,7 @@ cdef struct Lapic:       # the local APIC of a vcpu (cpu/lapic.pxi)
     u64 deadline         # ns when it gets to 0; ~0: it does not run
     u64 tsc_deadline
     u32 eoi              # 1 + vector of a level-triggered interrupt whose EOI the machine has not seen
+    u32 extint           # input 0 of the I/O APIC sends the PICs' interrupts here as ExtINT (virtual wire mode)
 
 cdef struct HvmState:    # what Xen keeps for a vcpu with a p2m (hvm.pxi)
     u8* vcpu_info        # host address of struct vcpu_info: upcall pending 0

@@ -107,6 +107,7 @@ class PC:
         # interrupt controllers
         self.pics = Pics(hvm.intr)
         self.ioapic = IoApic(hvm.apics.send)
+        self.ioapic.extint = self._virtual_wire
         self.isa = [Shared(self._isa_changed, n) for n in range(ISA_IRQS)]
         self.router = PirqRouter(self.ioapic.set, self.irq)
         hvm.gsi_sinks.append(self._gsi)
@@ -256,6 +257,13 @@ class PC:
 
     def _acknowledge(self, _vcpu: Any) -> int | None:
         return self.pics.acknowledge() if self.pics.pending else None
+
+    def _virtual_wire(self, destination: int | None) -> None:
+        """The I/O APIC sends the PICs' interrupts to the local APIC of this ID, or to none."""
+        for vcpu in self.domain.vcpus:
+            if vcpu.core is not None:
+                vcpu.core.extint = vcpu.core.apic_id == destination
+        self.hvm.intr(self.pics.pending)
 
     def _replace(self, on: bool) -> None:
         self.irq0.close(on)

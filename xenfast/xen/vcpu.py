@@ -94,6 +94,11 @@ class Vcpu:
         self.info = SharedWords(view)
         write_time_info(view, xen.VCPU_INFO_TIME)
 
+    def renew_time(self) -> None:
+        """Xen writes the time again whenever it differs: whoever had the page before may have cleared it, as hvmloader does."""
+        if self.has_info:
+            write_time_info(self.info_view, xen.VCPU_INFO_TIME)
+
     def register_info(self, mfn: int, offset: int) -> None:
         """VCPUOP_register_vcpu_info: the frame is referenced and writable.  Everything is marked pending, lest
         something is lost.

@@ -145,6 +145,9 @@ def _add(domain: "Domain", space: int, index: int, gfn: int) -> None:
         raise XenError(errno.EPERM, f"map space {space}")
     else:
         raise XenError(errno.ENOSYS, f"map space {space}")
+    if space == abi.XENMAPSPACE_shared_info:
+        for vcpu in domain.vcpus:
+            vcpu.renew_time()
     if mfn is None or _invalid(domain, gfn):
         raise XenError(errno.EINVAL, f"nothing at {index:#x}, or {gfn:#x} cannot be mapped")
     before = hvm.physmap.get(gfn)

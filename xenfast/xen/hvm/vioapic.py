@@ -2,8 +2,8 @@
 
 Intel 82093AA data sheet (order 290566), 3.0 to 3.4; the EOI register at 40h is that of later ones (version 20h; ours says 11h as Xen's
 does).  Inputs 0 to 15 are the ISA bus (IRQ 0 at input 2), 16 to 47 the pins of the PCI slots, which have one each.  Polarity is what the
-guest wants it to be: an input is active or not.  Left out: ExtINT has no effect, as the PICs reach LINT0 of the first processor by
-themselves, and SMI has none, as there is no SMM.
+guest wants it to be: an input is active or not.  ExtINT is there for input 0, where the PICs are in virtual
+wire mode (``extint``).  Left out: SMI has no effect, as there is no SMM.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ Send = Callable[[int, int, int, bool, bool], Any]       # destination, vector, m
 class IoApic:
     def __init__(self, send: Send) -> None:
         self.send = send
+        self.extint: Callable[[int | None], Any] = lambda _destination: None    # told who gets the PICs' interrupts by input 0
         self.pins = 0               # levels of the inputs
         self.region = Region(0x1000, self.read, self.write, name="I/O APIC")
         self.reset()
@@ -36,6 +37,7 @@ class IoApic:
     def reset(self) -> None:
         self.id = self.select = 0
         self.table = [MASK] * PINS
+        self.extint(None)
 
     def set(self, pin: int, level: bool) -> None:
         """An input changes.  What is masked is not kept (3.2.4)."""
@@ -102,13 +104,22 @@ class IoApic:
         entry = self.table[pin]
         if high:
             self.table[pin] = entry & 0xFFFFFFFF | (value & 0xFF000000) << 32
+            self._wire(pin)
             return
         entry = entry & ~0xFFFFFFFF | value & 0x1FFFF & ~READ_ONLY | entry & REMOTE_IRR
         if not entry & LEVEL:
             entry &= ~REMOTE_IRR
         self.table[pin] = entry
+        self._wire(pin)
         if entry & LEVEL and self.pins >> pin & 1:
             self._try(pin)
+
+    def _wire(self, pin: int) -> None:
+        """Virtual wire mode (MultiProcessor Specification 3.6.2.2): input 0 is the PICs' INTR."""
+        if pin == 0:
+            entry = self.table[0]
+            wired = not entry & (MASK | LOGICAL) and (entry & MODE) >> 8 == EXTINT
+            self.extint(entry >> 56 if wired else None)
 
     def save(self) -> dict[str, Any]:
         return {"id": self.id, "select": self.select, "table": list(self.table), "pins": self.pins}
@@ -116,3 +127,4 @@ class IoApic:
     def load(self, state: dict[str, Any]) -> None:
         self.id, self.select, self.pins = state["id"], state["select"], state["pins"]
         self.table[:] = state["table"]
+        self._wire(0)
