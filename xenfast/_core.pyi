@@ -390,6 +390,7 @@ class PvVcpu(Vcpu):
 
 class HvmVcpu(Vcpu):
     callback_vector: int
+    upcall_vector: int
     def __new__(
         cls,
         memory: Memory,

@@ -232,6 +232,22 @@ def test_the_pics_interrupts_go_where_the_io_apic_sends_them(wire):
         assert core.takes_extint
 
 
+def test_an_upcall_that_init_has_wiped_out_comes_again():
+    """An event for a vcpu before INIT: the vector is gone from IRR, the flag stays; when software turns the APIC on, it is there."""
+    hv, domain, _ = machine("hlt", vcpus=2)
+    with hv:
+        vcpu = domain.vcpus[1]
+        core = vcpu.core
+        core.set_lapic_register(0x0F, 0x1FF)
+        core.upcall_vector = 0xF3
+        vcpu.mark_events_pending()
+        assert core.lapic_register(0x27) == 1 << 0x13
+        core.init()
+        assert core.lapic_register(0x27) == 0 and vcpu.info_view[0] == 1
+        core.set_lapic_register(0x0F, 0x1FF)
+        assert core.lapic_register(0x27) == 1 << 0x13
+
+
 @CLOCKS
 def test_hlt_sleeps_until_a_device_interrupts(clock):
     """INTR raised by a timer of a device ends HLT; the PIC's hook says the vector, whose handler runs."""

@@ -125,6 +125,14 @@ cdef class HvmVcpu(Vcpu):
         return takes_extint(self.c)
 
     @property
+    def upcall_vector(self):
+        return self.c.hvm.upcall_vector
+
+    @upcall_vector.setter
+    def upcall_vector(self, u8 value):
+        self.c.hvm.upcall_vector = value
+
+    @property
     def extint(self):
         """Does the I/O APIC send the PICs' interrupts to this vcpu?"""
         return self.c.lapic.extint != 0

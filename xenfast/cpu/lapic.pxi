@@ -332,7 +332,10 @@ cdef void lapic_set(Cpu* c, u32 nr, u32 v) noexcept nogil:
 
 cdef void set_svr(Cpu* c, u32 v) noexcept nogil:
     cdef int i
+    cdef bint was_off = not c.lapic.svr & SVR_ENABLE
     c.lapic.svr = v
+    if was_off and v & SVR_ENABLE and c.hvm != NULL and c.hvm.upcall_vector and c.hvm.vcpu_info != NULL and c.hvm.vcpu_info[0]:
+        lapic_accept(c, 0, c.hvm.upcall_vector, False)    # an upcall that INIT has wiped out, or that came meanwhile
     if not v & SVR_ENABLE:                                # every entry is masked, and stays so
         for i in range(6):
             c.lapic.lvt[i] |= LVT_MASKED

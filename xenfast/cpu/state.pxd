@@ -630,6 +630,7 @@ cdef struct Lapic:       # the local APIC of a vcpu (cpu/lapic.pxi)
 cdef struct HvmState:    # what Xen keeps for a vcpu with a p2m (hvm.pxi)
     u8* vcpu_info        # host address of struct vcpu_info: upcall pending 0
     u32 callback_vector  # of upcalls, for all vcpus alike (HVM_PARAM_CALLBACK_IRQ); 0: none
+    u32 upcall_vector    # of this vcpu's, by its local APIC (HVMOP_set_evtchn_upcall_vector); 0: none
     u32 vcpu_id
     u32 domid
     u32 version          # answer of xen_version(XENVER_version)

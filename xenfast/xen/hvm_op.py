@@ -98,7 +98,7 @@ def _set_evtchn_upcall_vector(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
     if op.vcpu >= len(domain.vcpus):
         raise XenError(errno.ENOENT, f"no vcpu {op.vcpu}")
     target: Any = domain.vcpus[op.vcpu]
-    target.evtchn_vector = op.vector
+    target.core.upcall_vector = op.vector
     if target.info_view[0]:
         target.kick()
     return 0

@@ -36,7 +36,6 @@ class HvmVcpu(base.Vcpu):
     def __init__(self, domain: "Domain", vcpu_id: int) -> None:
         self.hvm: Any = domain.hvm
         super().__init__(domain, vcpu_id)
-        self.evtchn_vector = 0          # HVMOP_set_evtchn_upcall_vector
         self.yielding = False           # SCHEDOP_yield
 
     def new_core(self) -> _core.HvmVcpu:
@@ -66,8 +65,8 @@ class HvmVcpu(base.Vcpu):
         """An event channel has been raised.  The lock is held."""
         if self.core is None:
             return
-        if self.evtchn_vector:
-            self.core.lapic_irq(self.evtchn_vector)
+        if self.core.upcall_vector:
+            self.core.lapic_irq(self.core.upcall_vector)
         elif self.core.callback_vector:
             self.core.upcall()
         elif self.vcpu_id == 0:
