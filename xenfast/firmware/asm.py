@@ -39,16 +39,29 @@ FORMS = {
 SLOT_SIZES = {"ib": 1, "iw": 2, "iw1": 2, "iw2": 2, "id": 4, "iq": 8, "rb": 1, "rw": 2}
 
 
-def _pattern(form: str) -> re.Pattern[str]:
-    escaped = re.sub(r"\\? ", r"\\s*", re.escape(form).replace(r"\ ", " "))
-    head, _, rest = escaped.partition(r"\s*")
-    text = head + (r"\s+" + rest if rest else "")
-    return re.compile(re.sub(r"\b(ib|iw|id|rb|rw)\b", r"([\\w+]+)", text) + r"$")
+_TOKEN = re.compile(r"[\w+]+|[\[\]:]")
+Form = tuple[list[str], list[str]]      # its tokens, and the bytes
 
 
-# forms without operands of their own first: "mov al, ah" is not "mov al, ib"
-_BY_SLOTS = sorted(FORMS.items(), key=lambda item: re.search("[ir][bwd]", item[1]) is not None)
-_PATTERNS = [(_pattern(form), code.split()) for form, code in _BY_SLOTS if not form.endswith("*")]
+def _forms() -> dict[tuple[str, int], list[Form]]:
+    """By the first token and their number; forms without operands of their own first: "mov al, ah" is not "mov al, ib"."""
+    found: dict[tuple[str, int], list[Form]] = {}
+    for form, code in FORMS.items():
+        if not form.endswith("*"):
+            tokens, parts = _TOKEN.findall(form), code.split()
+            same = found.setdefault((tokens[0], len(tokens)), [])
+            same.insert(0 if not any(part in SLOT_SIZES for part in parts) else len(same), (tokens, parts))
+    return found
+
+
+def _operands(form: list[str], tokens: list[str]) -> list[str] | None:
+    """What stands in the places of a form; None when a line is not of this form."""
+    if any(a != b and a not in SLOT_SIZES for a, b in zip(form, tokens)):
+        return None
+    return [b for a, b in zip(form, tokens) if a in SLOT_SIZES]
+
+
+_BY_TOKENS = _forms()
 _DATA = {form[:2]: code for form, code in FORMS.items() if form.endswith("*")}
 
 
@@ -109,9 +122,11 @@ class Assembler:
         if directive == "ds":
             self.put(rest.strip().strip('"').encode("latin-1"))
             return
-        for pattern, parts in _PATTERNS:
-            if match := pattern.match(line):
-                self._emit(parts, list(match.groups()), line)
+        tokens = _TOKEN.findall(line)
+        for form, parts in _BY_TOKENS.get((tokens[0], len(tokens)), ()):
+            operands = _operands(form, tokens)
+            if operands is not None:
+                self._emit(parts, operands, line)
                 return
         raise XenfastError(f"firmware: no such instruction: {line!r}")
 
