@@ -80,13 +80,16 @@ class Guest:
         self.hv.close()
 
 
-def grub_iso(path, script, cmdline="", flavour="cloud"):
-    """A CD-ROM that GRUB boots from, by BIOS and by UEFI where its modules are installed, with Debian's kernel."""
+def grub_iso(path, script, cmdline="", flavour="cloud", modules=(), grub=None):
+    """A CD-ROM that GRUB boots from, by BIOS and by UEFI where its modules are installed, with Debian's kernel.
+
+    ``grub`` is a configuration of one's own instead of the one that boots it on the serial console.
+    """
     if not shutil.which("grub-mkrescue") or not shutil.which("xorriso") or not shutil.which("mformat"):
         pytest.skip("grub-mkrescue (grub-common, grub-pc-bin), xorriso or mtools is not installed")
     try:
         kernel = debian.kernel(flavour)
-        initrd = debian.initramfs(kernel, script, modules=())
+        initrd = debian.initramfs(kernel, script, modules=modules)
     except debian.Unavailable as why:
         pytest.skip(str(why))
     root = path.with_suffix(".root")
@@ -94,6 +97,7 @@ def grub_iso(path, script, cmdline="", flavour="cloud"):
     shutil.copy(kernel.image, root / "boot/vmlinuz")
     (root / "boot/initrd").write_bytes(initrd)
     (root / "boot/grub/grub.cfg").write_text(
+        grub if grub is not None else
         "serial --unit=0 --speed=115200\nterminal_input serial console\nterminal_output serial console\nset timeout=0\n"
         f"menuentry Debian {{\n linux /boot/vmlinuz console=ttyS0 {cmdline}\n initrd /boot/initrd\n}}\n"
     )

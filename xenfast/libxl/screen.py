@@ -275,14 +275,17 @@ class Screen:
             raise NotSeen("the screen has not shown the picture that was waited for")
         return found
 
-    def wait_still(self, seconds: float = 1.0, timeout: float | None = 60.0) -> np.ndarray:
-        """Let the host run until the picture has not changed for so long, in the machine's time; returns it."""
+    def wait_still(self, seconds: float = 1.0, timeout: float | None = 60.0, *, tolerance: float = 0.0) -> np.ndarray:
+        """Let the host run until the picture has not changed for so long, in the machine's time; returns it.
+
+        Of its dots ``tolerance`` (0 to 1) may differ: a cursor that a guest has drawn blinks.
+        """
         state: dict[str, Any] = {"picture": None, "since": 0}
 
         def look() -> np.ndarray | None:
             picture, now = self.picture(), self.input.timers.now()
             before = state["picture"]
-            if before is None or before.shape != picture.shape or (before != picture).any():
+            if before is None or before.shape != picture.shape or (before != picture).any(axis=2).mean() > tolerance:
                 state.update(picture=picture, since=now)
                 return None
             return picture if now - state["since"] >= seconds * 1e9 else None
