@@ -49,11 +49,7 @@ class Guest:
     def _nodes(self):
         """What libxl tells hvmloader."""
         client = self.store.client()
-        nodes = {
-            "hvmloader/bios": self.config.bios, "hvmloader/allow-memory-relocate": "1", "platform/device-model": "qemu-xen",
-            "platform/acpi": str(self.config.acpi), "platform/acpi_s3": "0", "platform/acpi_s4": "1",
-        }
-        for name, value in nodes.items():
+        for name, value in hvmloader.store_nodes(self.config).items():
             path = f"/local/domain/{self.domain.domid}/{name}"
             client.write(path, value)
             client.set_perms(path, [f"b{self.domain.domid}"])

@@ -123,6 +123,17 @@ def test_hvmloader_finds_its_modules(tmp_path):
         assert struct.unpack_from("<IIII", info, 16) == (4, 32 << 8, 0xFEFF8, 0)
 
 
+def test_what_hvmloader_finds_in_xenstore():
+    """The nodes that libxl writes: BIOS, ACPI, the hole's size in bytes, the generation ID as two numbers, strings of SMBIOS."""
+    nodes = hvmloader.store_nodes(config(
+        bios="", mmio_hole=1024, ms_vm_genid="00112233-4455-6677-8899-aabbccddeeff",
+        smbios={"bios_vendor": "ACME", "oem": ["one", "two"]},
+    ))
+    assert nodes["hvmloader/bios"] == "seabios" and nodes["platform/mmio_hole_size"] == str(1 << 30)
+    assert nodes["platform/generation-id"] == f"{0x6677445500112233}:{0xffeeddccbbaa9988}"
+    assert (nodes["bios-strings/bios-vendor"], nodes["bios-strings/oem-2"]) == ("ACME", "two")
+
+
 @pytest.mark.parametrize(("content", "text"), [
     (b"\x7fELF" + bytes(4), "not for i386|broken ELF"),
     (b"\x7fELF\x01" + bytes(11) + struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, 0, 5000, 0, 0, 52, 32, 9, 0, 0, 0), "broken ELF"),

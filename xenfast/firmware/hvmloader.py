@@ -137,8 +137,9 @@ def _override(domain: Any, pc: Any, config: Any) -> Loaded:
     entry, end = fw_images.load_elf(hvm, image, config.firmware_override)
     at = -(-max(end, fw_images.MODULES) // PAGE) * PAGE
     modules = []
-    if config.bios in fw_images.PACKAGES:
-        bios = fw_images.find(config.bios, config.bios_path_override)
+    name = config.bios or "seabios"
+    if name in fw_images.PACKAGES:
+        bios = fw_images.find(name, config.bios_path_override)
         if at + len(bios) + PAGE > low:
             raise XenfastError(f"{low >> 20} MiB of memory are too few for {config.firmware_override} and a BIOS")
         hvm.physmem.write(at, bios)
@@ -152,6 +153,30 @@ def _override(domain: Any, pc: Any, config: Any) -> Loaded:
     boot_order(hvm.ports, config.boot)
     loaded.start = fw_images.Start(entry, at)
     return loaded
+
+
+def store_nodes(config: Any) -> dict[str, str]:
+    """What libxl writes into xenstore for Xen's hvmloader, below the domain's path (tools/libs/light/libxl_dom.c)."""
+    found = {
+        "hvmloader": "", "hvmloader/bios": config.bios or "seabios", "hvmloader/allow-memory-relocate": "0", "platform": "",
+        "platform/device-model": "qemu-xen", "platform/acpi": str(int(bool(config.acpi))), "platform/acpi_s3": "0",
+        "platform/acpi_s4": str(int(bool(config.acpi_s4))), "platform/acpi_laptop_slate": str(int(bool(config.acpi_laptop_slate))),
+    }
+    if config.mmio_hole:
+        found["platform/mmio_hole_size"] = str(config.mmio_hole << 20)
+    if config.ms_vm_genid:
+        wire = smbios.wire_uuid(generation(config))
+        low, high = int.from_bytes(wire[:8], "little"), int.from_bytes(wire[8:], "little")
+        found["platform/generation-id"] = f"{low}:{high}"
+    if config.smbios:
+        found["bios-strings"] = ""
+    count = 0
+    for key, value in smbios.strings_of(config.smbios):
+        if key == "oem":
+            count += 1
+            key = f"oem-{count}"
+        found[f"bios-strings/{key.replace('_', '-')}"] = value
+    return found
 
 
 # --- the parts ---------------------------------------------------------------------------------------------------------------

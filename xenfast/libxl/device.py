@@ -181,6 +181,10 @@ class Devices:
             },
             read_only,
         )
+        if config.type == "hvm":
+            from xenfast.firmware.hvmloader import store_nodes
+
+            self._write({f"{home}/{name}": value for name, value in store_nodes(config).items()}, read_only)
         for i in range(config.maxvcpus):
             path = f"{home}/cpu/{i}"
             self._write({path: "", f"{path}/availability": "online" if i < config.vcpus else "offline"}, read_only)
