@@ -202,6 +202,10 @@ def test_an_idle_controller_is_slow_and_wakes_up():
     driver.hc._walk = lambda index: calls.append(index) or walk(index)
     driver.run(70)
     assert len(calls) <= 11
+    driver.run(2000)
+    calls.clear()
+    driver.run(310)
+    assert len(calls) <= 11
     driver.device.position(3, 4)
     driver.run(2)
     assert not driver.status(0) & ACTIVE

@@ -169,7 +169,10 @@ def test_planar_accesses_are_those_of_qemu():
         for step in range(4000):
             kind = rng.random()
             offset = rng.randrange(64)
-            if kind < 0.4:
+            if kind < 0.04:             # the plain write, perhaps with set and reset
+                for value in (0x0003, 0x0005, 0xFF08, rng.getrandbits(4) << 8, rng.getrandbits(4) << 8 | 1):
+                    out(0x3CE, value)
+            elif kind < 0.3:
                 index = rng.choice((0, 1, 2, 3, 4, 5, 7, 8))
                 value = rng.getrandbits(8) & (0x0B if index == 5 else 0xFF)
                 out(0x3CE, value << 8 | index)

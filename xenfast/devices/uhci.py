@@ -3,8 +3,8 @@
 Specified by Intel's Universal Host Controller Interface Design Guide 1.1 and the 82371SB data sheet (function 2).  Every millisecond the
 controller walks the list of one frame in the guest's memory: transfer descriptors, and queues of them.
 
-While nothing gets done the list is walked only every ``IDLE_FRAMES`` ms, so that an idle guest costs little; a device with news, or
-progress, brings the full pace back.  The frame number is always that of the clock.
+While nothing gets done the list is walked less often (``PACES``), so that an idle guest costs little; a device with news, or progress,
+brings the full pace back.  The frame number is always that of the clock.
 
 Left out: isochronous transfers (no device has any), bandwidth limits, USB resume from a suspended bus, legacy keyboard traps.
 """
@@ -38,7 +38,7 @@ PID_SETUP, PID_IN, PID_OUT = 0x2D, 0x69, 0xE1
 MAX_DATA = 1280
 FRAME_NS = 1_000_000
 MAX_STEPS = 256                 # queues and descriptors of one frame
-IDLE_AFTER, IDLE_FRAMES = 64, 7         # frames without progress, and how many are then made one
+PACES = ((64, 1), (192, 7), (1 << 62, 31))      # walks without progress up to which so many frames are made one
 
 
 class Uhci(PciDevice):
@@ -215,7 +215,7 @@ class Uhci(PciDevice):
             self._idle += 1
         self._interrupt()
         if self.cmd & RUN:
-            self._schedule(FRAME_NS if self._idle < IDLE_AFTER else FRAME_NS * IDLE_FRAMES)
+            self._schedule(FRAME_NS * next(frames for walks, frames in PACES if self._idle < walks))
 
     def _walk(self, index: int) -> bool:
         """One frame; True: something was transferred."""

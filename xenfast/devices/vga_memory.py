@@ -120,6 +120,11 @@ class VgaMemory:
         elif self.form is not None and self.shown_at != (self.base, self.size):
             self.show()
         self.hot = 0
+        self.may_warm = wanted is not None and wanted[0] == "plane"
+        # the commonest planar write: the byte, or what set/reset says instead, into the planes of the mask
+        self.quick = (
+            self.form is None and self.bank is None and not self.chain4 and not self.odd_even and not self.may_warm
+            and not self.write_mode and not self.rotate and not self.function and gr[8] == 0xFF)
 
     def wanted(self) -> tuple[str, int] | None:
         """The form in which the window is plain memory, or None: reads and writes have an effect of their own."""
@@ -216,6 +221,16 @@ class VgaMemory:
         return value
 
     def write(self, offset: int, size: int, value: int) -> None:
+        at = offset - self.base
+        if self.quick and 0 <= at and at + size <= self.size and at + size <= PLANE:
+            cells, mask, enable = self.cells, self.plane_mask, self.enable_sr
+            fixed = self.set_reset & enable
+            keep, free = ~mask, ~enable & mask
+            fixed &= mask
+            for i in range(at, at + size):
+                cells[i] = cells[i] & keep | BYTES[value & 0xFF] & free | fixed
+                value >>= 8
+            return
         for i in range(size):
             self.write_byte(offset + i, value >> 8 * i & 0xFF)
 
@@ -226,7 +241,8 @@ class VgaMemory:
         offset -= self.base
         if not 0 <= offset < self.size:
             return 0xFF
-        self._count()
+        if self.may_warm:
+            self._count()
         if self.form is not None:       # a page that the processor did not find mapped yet
             return int(self.ram.bytes[offset & PLANE - 1])
         at = offset & 0xFFFF
@@ -253,7 +269,8 @@ class VgaMemory:
         offset -= self.base
         if not 0 <= offset < self.size:
             return
-        self._count()
+        if self.may_warm:
+            self._count()
         if self.form is not None:
             self.ram.bytes[offset & PLANE - 1] = value
             self.ram.wrote(offset & PLANE - 1, 1)
