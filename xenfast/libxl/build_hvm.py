@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xenfast.devices.drive import Drive
+from xenfast.devices.e1000 import E1000
 from xenfast.devices.machine import PC
+from xenfast.dom0.net.frame import parse_mac
 from xenfast.errors import XenfastError
 from xenfast.firmware import hvmloader
 from xenfast.libxl.build_pvh import Built, special_pages
 
 if TYPE_CHECKING:
     from xenfast.dom0.block import Image
+    from xenfast.dom0.net.networks import Networks
     from xenfast.libxl.config import DomainConfig
     from xenfast.xen.domain import Domain
 
@@ -30,6 +33,7 @@ CODE32, DATA32, TSS32, TSS_LIMIT = 0xC09B, 0xC093, 0x8B, 0x67
 CR0_PE, CR0_ET = 1, 1 << 4
 
 Output = Callable[[bytes], Any]
+MODELS: dict[str, Any] = {"": E1000, "e1000": E1000}
 
 
 @dataclass
@@ -41,6 +45,13 @@ class Machine:
     built: Built
     drives: dict[str, Drive] = field(default_factory=dict)
     console: int = 0                # the serial port that is the console
+
+    def close(self) -> None:
+        """Pull the plugs of the network cards."""
+        for card in self.pc.cards:
+            port = getattr(card, "port", None)
+            if port is not None:
+                port.close()
 
     def drain(self) -> None:
         """Hand on what the guest has sent last."""
@@ -94,18 +105,16 @@ def _file(path: str) -> Output:
 
 
 def build_hvm(domain: Domain, config: DomainConfig, images: dict[str, Image | None], serial: list[Output | None],
-              cards: Callable[[Any], tuple[list[Any], list[Any]]] | None = None) -> Machine:
-    """Make the machine and start vcpu 0 at its firmware.  ``serial`` has a function for each serial port; ``cards(hvm)`` makes
-    more PCI functions: those that stay, and network cards, which go when they are unplugged.
-    """
+              networks: Networks | None = None) -> Machine:
+    """Make the machine and start vcpu 0 at its firmware.  ``serial`` has a function for each serial port."""
     hvm: Any = domain.hvm
     try:
         hvm.populate_ram(config.memory << 8)
         built = special_pages(domain)
         drives = {spec.vdev: make_drive(spec, images.get(spec.vdev)) for spec in config.disks}
         ide, floppies = places(config, drives)
-        more, nics = cards(hvm) if cards is not None else ([], [])
-        pc = PC(domain, config, ide=ide, floppies=floppies, serial=serial, cards=more, nics=nics)
+        nics = network_cards(domain, config, networks) if networks is not None else []
+        pc = PC(domain, config, ide=ide, floppies=floppies, serial=serial, nics=nics)
         loaded = hvmloader.load(domain, pc, config)
     except MemoryError as error:
         raise XenfastError(f"the domain's memory cannot be had: {error}") from None
@@ -114,6 +123,19 @@ def build_hvm(domain: Domain, config: DomainConfig, images: dict[str, Image | No
     domain.start_hvm()
     console = next((n for n, output in enumerate(serial) if isinstance(output, Gathered)), 0)
     return Machine(pc, loaded, built, drives, console)
+
+
+def network_cards(domain: Domain, config: DomainConfig, networks: Networks) -> list[Any]:
+    """A card for each vif that has one; it has the address of the PV device that takes its place after unplug."""
+    cards = []
+    for spec in config.vifs:
+        if not spec.emulated:
+            continue
+        if spec.model not in MODELS:
+            raise XenfastError(f"vif model={spec.model!r} is not supported ({', '.join(sorted(filter(None, MODELS)))})")
+        port = networks.switch(spec.bridge).device_port(f"vif{domain.domid}.{spec.devid}-emu", spec.mac)
+        cards.append(MODELS[spec.model](domain.hvm.physmem, port, parse_mac(spec.mac)))     # type: ignore[union-attr]
+    return cards
 
 
 def make_drive(spec: Any, image: Image | None) -> Drive:

@@ -98,7 +98,7 @@ class Domain:
         self.config.serial = self.config.serial or ["pty"]
         with hypervisor.lock:
             serial = build_hvm.serial_outputs(self.config, hypervisor.loop, self.console.received)
-            self.machine = build_hvm.build_hvm(self.xen, self.config, images, serial)
+            self.machine = build_hvm.build_hvm(self.xen, self.config, images, serial, self.host.devices.networks)
         self.built = self.machine.built
         if any(isinstance(output, build_hvm.Gathered) for output in serial):
             self.pv_console = Console(self, type_in=self._type_pv)
@@ -118,6 +118,8 @@ class Domain:
         return self._screen
 
     def _close_screen(self) -> None:
+        if self.machine is not None:
+            self.machine.close()
         server, self.vnc = self.vnc, None
         if server is not None:
             server.close()

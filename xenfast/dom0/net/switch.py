@@ -129,6 +129,14 @@ class DevicePort(Port):
             self.queued = max(0, self.queued - len(frame)) if self.queue else 0
             super().send(frame, offload)
 
+    def close(self) -> None:
+        """From anywhere: the switch hears of it in its turn."""
+        self.receiver = None
+        if self.switch.hypervisor is None:
+            super().close()
+        else:
+            self.switch.hypervisor.loop.call_soon(super().close)
+
     def deliver(self, frame: Any, offload: Offload) -> bool:
         if self.switch.hypervisor is None:
             return super().deliver(frame, offload)
@@ -160,14 +168,17 @@ class Switch:
 
     def _add(self, port: Port) -> Port:
         self.ports.append(port)
-        if port.mac is not None:
-            self.table[port.mac] = port
+        if port.mac is not None and not isinstance(self.table.get(port.mac), DevicePort):
+            self.table[port.mac] = port         # an emulated card has it until it is unplugged
         return port
 
     def remove(self, port: Port) -> None:
         if port in self.ports:
             self.ports.remove(port)
         self.table = {mac: where for mac, where in self.table.items() if where is not port}
+        for other in self.ports:                # the PV device of the same address, now that the emulated one is gone
+            if other.mac is not None:
+                self.table.setdefault(other.mac, other)
 
     def close(self) -> None:
         for port in list(self.ports):
