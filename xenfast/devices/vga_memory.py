@@ -222,7 +222,7 @@ class VgaMemory:
 
     def write(self, offset: int, size: int, value: int) -> None:
         at = offset - self.base
-        if self.quick and 0 <= at and at + size <= self.size and at + size <= PLANE:
+        if self.quick and at >= 0 and at + size <= self.size and at + size <= PLANE:
             cells, mask, enable = self.cells, self.plane_mask, self.enable_sr
             fixed = self.set_reset & enable
             keep, free = ~mask, ~enable & mask
