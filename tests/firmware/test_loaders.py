@@ -11,6 +11,7 @@ import pytest
 
 from tests.cpu.asm import assemble
 from tests.firmware.machine import Clock, Machine
+from xenfast.devices.pci import PIN_A, PciDevice
 
 MODULES = Path("/usr/lib/syslinux/modules/bios")
 ISOLINUX = Path("/usr/lib/ISOLINUX/isolinux.bin")
@@ -244,6 +245,19 @@ def test_grub_on_a_cdrom(tmp_path):
         machine.wait("Second entry")
         machine.type("DOWN", "\r")
         machine.wait("two runs")
+
+
+@pytest.mark.slow
+def test_ipxe_from_its_option_rom():
+    """The distribution's iPXE ROM: initialised with memory from PMM, booted by its entry, and gone on behind when it has no card."""
+    rom = Path("/usr/lib/ipxe/qemu/pxe-e1000.rom")
+    need(rom)
+    card = PciDevice("a card without registers", 0x8086, 0x100E, 0x020000, pin=PIN_A)
+    with Machine(64, disks=[program("disk runs").ljust(1 << 20, b"\0")], cards=[card], boot="nc", clock=Clock) as machine:
+        machine.wait("iPXE initialising devices", 30)
+        assert "PMM+" in machine.screen and "Booting from iPXE (PCI 00:04.0)" in machine.screen
+        machine.wait("disk runs", 30)
+        assert "No more network devices" in machine.screen
 
 
 def test_the_first_character_comes_soon(tmp_path):

@@ -12,6 +12,7 @@ from xenfast.firmware.bios_rom import SEGMENT
 from xenfast.firmware.drives import CDROM, DISK, FLOPPY, BiosDrive
 from xenfast.firmware.eltorito import NotBootable
 from xenfast.firmware.int13 import DiskError
+from xenfast.firmware.post import set_limits
 from xenfast.firmware.routine import Asking, FarCall, Idle, Interrupt, Jump, Routine
 from xenfast.firmware.traps import Call
 
@@ -132,6 +133,7 @@ class Boot:
     def _start(self, call: Call, candidate: Candidate) -> Routine:
         """Into it; NotBootable says why not."""
         self.bios.drives.stop_emulation()
+        set_limits(call, big=True)
         if candidate.network is not None:
             network = candidate.network
             yield FarCall(network.segment, network.offset, ax=network.bdf, es=SEGMENT, di=self.bios.rom.labels["pnp_header"], ds=0)
@@ -142,6 +144,7 @@ class Boot:
         else:
             number, segment = self._load_sector(call, candidate.drive), LOAD >> 4
         log.info("firmware: booting from %s (%02Xh)", candidate.name, number)
+        set_limits(call, big=False)
         where = (0, segment << 4) if segment < 0x1000 else (segment, 0)
         yield Jump(*where, ax=0xAA55, bx=0, cx=0, dx=number, si=0, bp=0, di=self.bios.rom.labels["pnp_header"], es=SEGMENT, ds=0, ss=0,
                    sp=LOAD)

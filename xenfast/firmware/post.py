@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xenfast.firmware import bda as areas
 from xenfast.firmware.bda import BASE_KIB, EBDA_SEGMENT, KBD_BUFFER, KBD_BUFFER_END, Area, ebda, set_vector
-from xenfast.firmware.bios_rom import BASE, FONT, SEGMENT
+from xenfast.firmware.bios_rom import SEGMENT
 from xenfast.firmware.drives import DISK, FLOPPY, parameter_table
 from xenfast.firmware.keyboard import ENHANCED
 from xenfast.firmware.routine import FarCall, Interrupt, Routine
@@ -88,8 +88,8 @@ class Post:
     # --- steps -------------------------------------------------------------------------------------------------------
     def _processor(self, call: Call) -> None:
         call.cpu.cr0 = 0x10
-        for name in ("ds", "es", "fs", "gs", "ss"):
-            call.cpu.set_segment(name, 0, 0, 0xFFFF, 0x93)
+        call.cpu.set_segment("ss", 0, 0, 0xFFFF, 0x93)
+        set_limits(call, big=True)
         call.cpu.set_table("idtr", 0, 0x3FF)
         call.cpu.rsp = STACK
         call.cpu.rflags = 2
@@ -275,6 +275,9 @@ class Post:
             yield FarCall(address >> 4, connect, ax=bdf, bx=0xFFFF, dx=0xFFFF, di=pnp, es=SEGMENT, ds=0)
 
 
-def font_bytes(font: bytes) -> tuple[int, bytes]:
-    """Where the first 128 characters of an 8x8 font go, and they."""
-    return BASE + FONT, font[:128 * 8]
+def set_limits(call: Call, *, big: bool) -> None:
+    """Data segments of 4 GiB, as option ROMs expect them at power-on (POST Memory Manager 1.01, 2.3), or of 64 KiB, as a boot sector
+    does.
+    """
+    for name in ("ds", "es", "fs", "gs"):
+        call.cpu.set_segment(name, 0, 0, *((0xFFFFFFFF, 0x8093) if big else (0xFFFF, 0x93)))
