@@ -29,6 +29,8 @@ COMMANDS = (
         "img create|info|check|convert|resize|snapshot ... FILE",
         "make, look at, check and convert disk images (raw, qcow2, vhd)",
     ),
+    Command("screenshot", "xenfast.xl.screenshot:main", "screenshot HOST:DISPLAY FILE.png", "a picture of a screen, by VNC"),
+    Command("vncviewer", "xenfast.xl.vncviewer:main", "vncviewer HOST:DISPLAY", "start a VNC viewer of this host"),
     Command("version", "xenfast.xl.version:main", "version", "say which version this is"),
     Command("help", "xenfast.xl.help:main", "help [COMMAND]", "list the commands, or explain one"),
 )
