@@ -29,7 +29,7 @@ class Guest:
         mib = self.config.memory
         self.hv = Hypervisor(mib + 64, clock=clock())
         self.domain = self.hv.create_domain(
-            "guest", kind="hvm", vcpus=self.config.vcpus, max_pages=(mib << 8) + SPARE + 4096, uuid=bytes(16),
+            "guest", kind="hvm", vcpus=self.config.maxvcpus, max_pages=(mib << 8) + SPARE + 4096, uuid=bytes(16),
         )
         self.domain.hvm.populate_ram(mib << 8)
         drives = [None, None, Drive(RawImage(str(cdrom), readonly=True), cdrom=True) if cdrom else None, None]

@@ -62,6 +62,34 @@ def test_debian_boots_and_has_no_complaint(bios, iso):
                 assert data == acpi.data[at:at + len(data)], name
 
 
+def test_processors_come_and_go(tmp_path):
+    """ACPI tells the kernel of a vcpu that is plugged in, user space turns it on; plugged out, it is ejected."""
+    script = """
+    echo ONE $(nproc)
+    echo GO
+    while [ ! -d /sys/devices/system/cpu/cpu1 ]; do sleep 0.1; done
+    echo 1 > /sys/devices/system/cpu/cpu1/online
+    echo TWO $(nproc)
+    echo BACK
+    while [ $(nproc) = 2 ]; do sleep 0.1; done
+    echo THREE $(nproc)
+    dmesg | busybox tail -20
+    poweroff -f
+    """
+    with Guest(grub_iso(tmp_path / "plug.iso", script), bios="", memory=256, vcpus=1, maxvcpus=2) as guest:
+        text = guest.run("GO\r\n")
+        assert "ONE 1\n" in text
+        with guest.hv.lock:
+            guest.pc.set_vcpus(2)
+        text = guest.run("BACK\r\n", timeout=60)
+        assert "TWO 2\n" in text, text[-2000:]
+        with guest.hv.lock:
+            guest.pc.set_vcpus(1)
+        text = guest.run(timeout=60)
+        assert "THREE 1\n" in text and guest.domain.shutdown_code == 0, text[-2000:]
+        assert not re.search(r"ACPI (Error|Warning|Exception|BIOS Error)", text)
+
+
 def test_xens_own_hvmloader(iso):
     """Debian's unmodified hvmloader sets up our PC, with hypercalls, xenstore and virtual wire mode, and SeaBIOS and Debian boot on it.
 

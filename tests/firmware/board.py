@@ -63,6 +63,7 @@ class Pc:
         self.elcr = []
         self.hvm.ports.add(0x4D0, Region(2, lambda at, n: 0, lambda at, n, v: self.elcr.append((at, v)), width=1))
         self._fw_cfg = None
+        self.fdc = SimpleNamespace(drives=[])
         for slot, size in extra:
             card = PciDevice("card", 0x1234, 0x5678, 0xFF0000, pin=PIN_A)
             card.bar_ram(0, size, lambda where: None)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.firmware.board import Pc, config
+from xenfast.devices.pci import PciDevice
 from xenfast.errors import XenfastError
 from xenfast.firmware import e820, fw_images, hvmloader, qemu_tables
 from xenfast.firmware.acpi import build
@@ -99,6 +100,25 @@ def test_seabios_is_told_where_everything_is(tmp_path):
         assert pc.hvm.physmem.read(0xFFFFFFF0, 5) == pc.hvm.physmem.read(0xFFFF0, 5) == b"\xea\x5b\xe0\x00\xf0"
         assert (pc.cmos.data[0x3D], pc.cmos.data[0x38]) == (0x23, 0x00)     # d, then c
         assert loaded.start.entry is None
+
+
+def test_network_boot(tmp_path):
+    """boot=n: SeaBIOS finds the card's ROM by its PCI IDs, OVMF the card's slot in the boot order."""
+    rom = tmp_path / "rom"
+    rom.write_bytes(b"\x55\xaa\x01" + bytes(509))
+    image = tmp_path / "bios.bin"
+    image.write_bytes(bytes(0x20000))
+    for bios in ("seabios", "ovmf"):
+        pc = Pc()
+        with pc.hv:
+            card = PciDevice("e1000", 0x8086, 0x100E, 0x020000, pin=1)
+            card.rom_path = str(rom)
+            pc.pci.attach(card, 5)
+            hvmloader.load(pc.domain, pc, config(bios=bios, bios_path_override=str(image), boot="n", vga="none"))
+            files = pc.fw_cfg().files
+            assert ("pci8086,100e.rom" in files) == (bios == "seabios")
+            if bios == "ovmf":
+                assert pc.fw_cfg().items[files["bootorder"]] == b"/pci@i0cf8/ethernet@5/ethernet-phy@0\0"
 
 
 def test_hvmloader_finds_its_modules(tmp_path):

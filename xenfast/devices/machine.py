@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xenfast.devices import cmos, uhci, vga_pci
+from xenfast.devices import cmos, cpu_map, uhci, vga_pci
 from xenfast.devices.acpi_pm import AcpiPm
 from xenfast.devices.debugcon import DebugPort, PostPort
 from xenfast.devices.dma8237 import Dma
@@ -137,6 +137,7 @@ class PC:
         self.piix3 = Piix3(self.router)
         self.ide = Piix3Ide(hvm.physmem, (self.irq(14), self.irq(15)), ide)
         self.pm = AcpiPm(timers, hvm.ports, self.irq(9), hvm.power_off)
+        self.cpu_map = cpu_map.CpuMap(config.vcpus, self.pm.general_event)
         self.platform = XenPlatform([self.ide], nics) if config.xen_platform_pci else None
         self.vga: vga_pci.VgaCard | None = None
         if config.vga != "none":
@@ -183,6 +184,7 @@ class PC:
             (0x3F7, self.fdc.region7),
             (0x402, self.debug402.region),
             (0x4D0, self.pics.elcr),
+            (cpu_map.PORT, self.cpu_map.region),
             (0xAFE0, self.pm.gpe),
             (0xCF8, self.pci.address),
             (0xCF9, self.board.reset_control),
@@ -224,7 +226,7 @@ class PC:
         """Everything with a state, in the order of loading: devices, then what their lines end in."""
         self.parts: dict[str, Any] = {
             "dma": self.dma, "board": self.board, "parallel": self.parallel, "ps2": self.ps2, "fdc": self.fdc, "post": self.post,
-            "debug": self.debug, "debug402": self.debug402, "pci": self.pci,
+            "debug": self.debug, "debug402": self.debug402, "cpu_map": self.cpu_map, "pci": self.pci,
         }  # fmt: skip
         self.parts |= {f"serial{n}": uart for n, uart in enumerate(self.serial)}
         self.chips: dict[str, Any] = {"pit": self.pit, "rtc": self.rtc, "pics": self.pics, "ioapic": self.ioapic}
@@ -272,6 +274,10 @@ class PC:
     # --- from outside, with the lock held ----------------------------------------------------------------------------------------
     def power_button(self) -> None:
         self.pm.power_button()
+
+    def set_vcpus(self, count: int) -> None:
+        """Plug in the first so many vcpus, and the others out, by ACPI: it is for the guest to follow."""
+        self.cpu_map.set(max(1, min(count, len(self.domain.vcpus))))
 
     def sleep_button(self) -> None:
         self.pm.sleep_button()

@@ -33,6 +33,7 @@ ROM_TABLES = range(0xF0000, 0xFE000)
 ELCR = 0x4D0                        # edge/level control of the two PICs
 CMOS_INDEX, CMOS_DATA = 0x70, 0x71
 CMOS_BOOT_1, CMOS_BOOT_2 = 0x38, 0x3D
+CLASS_ETHERNET = 0x0200
 OVMF_LOW_WINDOW = 2 << 30           # it puts PCI memory from here on, or behind RAM below 4 GiB
 OVMF_HIGH_WINDOW = 32 << 30         # and so much above 4 GiB, at a multiple of its size
 BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
@@ -94,11 +95,15 @@ def _seabios(domain: Any, pc: Any, config: Any) -> Loaded:
 
 
 def seabios_files(pc: Any, config: Any) -> None:
-    """What SeaBIOS asks fw_cfg for: the video BIOS, by the card's PCI IDs; that there is no boot menu."""
+    """What SeaBIOS asks fw_cfg for: video BIOS and network cards' ROMs, by their PCI IDs; that there is no boot menu."""
     fw_cfg = pc.fw_cfg()
     fw_cfg.add_int(BOOT_MENU, 2, 0)
     if config.vga != "none":
         fw_cfg.add_file("pci1234,1111.rom", fw_images.read(fw_images.SEABIOS_VGA, "VGA BIOS"))
+    for rom in bios_machine.option_roms(pc, config.boot):
+        slot, function = rom.bdf >> 3 & 31, rom.bdf & 7
+        vendor, device = (pc.pci.config_read(slot, function, register, 2) for register in (0, 2))
+        fw_cfg.add_file(f"pci{vendor:04x},{device:04x}.rom", rom.data)
 
 
 def _ovmf(domain: Any, pc: Any, config: Any) -> Loaded:
@@ -116,7 +121,7 @@ def _ovmf(domain: Any, pc: Any, config: Any) -> Loaded:
     disks = [(spec.vdev, spec.cdrom) for spec in config.disks]
     qemu_tables.fill(
         pc.fw_cfg(), describe(config, placement), describe_smbios(domain, config, cpu_signature(domain)), ram,
-        qemu_tables.boot_paths(config.boot, disks, []), acpi=bool(config.acpi),
+        qemu_tables.boot_paths(config.boot, disks, network_slots(pc.pci)), acpi=bool(config.acpi),
     )
     if config.ms_vm_genid:
         put(hvm, GENERATION_ID, smbios.wire_uuid(generation(config)))
@@ -177,6 +182,10 @@ def store_nodes(config: Any) -> dict[str, str]:
             key = f"oem-{count}"
         found[f"bios-strings/{key.replace('_', '-')}"] = value
     return found
+
+
+def network_slots(pci: Any) -> list[int]:
+    return [slot for slot in range(32) if pci.config_read(slot, 0, pci_setup.CLASS, 2) == CLASS_ETHERNET]
 
 
 # --- the parts ---------------------------------------------------------------------------------------------------------------
