@@ -13,7 +13,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,8 +195,11 @@ mount -t devtmpfs dev /dev 2>/dev/null
 """
 
 
-def initramfs(of: Kernel, script: str, modules: Iterable[str] = ("xen-blkfront", "ext4")) -> bytes:
-    """An initramfs whose init mounts the usual file systems, loads the modules and goes on with ``script``."""
+def initramfs(
+    of: Kernel, script: str, modules: Iterable[str] = ("xen-blkfront", "ext4"), programs: Mapping[str, bytes] | None = None
+) -> bytes:
+    """An initramfs whose init mounts the usual file systems, loads the modules and goes on with ``script``; ``programs``
+    are more files for /bin."""
     if not BUSYBOX.exists():
         raise Unavailable("busybox-static is not installed (sudo apt-get install busybox-static)")
     archive = Archive()
@@ -207,6 +210,8 @@ def initramfs(of: Kernel, script: str, modules: Iterable[str] = ("xen-blkfront",
     archive.file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
     for applet in APPLETS.split():
         archive.symlink(f"bin/{applet}", "busybox")
+    for name, data in (programs or {}).items():
+        archive.file(f"bin/{name}", data, 0o755)
     lines = []
     for path in module_list(of, modules):
         name = path.name.split(".ko")[0] + ".ko"

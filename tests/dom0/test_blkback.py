@@ -15,6 +15,7 @@ from xenfast.abi.io.blkif import (
     BLKIF_RSP_ERROR,
     BLKIF_RSP_OKAY,
 )
+from xenfast.dom0.block import open_image
 
 SECTORS = 4096
 FULL = (0, 7)
@@ -255,7 +256,8 @@ def test_bad_indirect_requests_fail(front, count):
 
 
 def test_unknown_operations_are_eopnotsupp(front):
-    """The packet command, secure discard and whatever comes next."""
+    """The packet command and whatever comes next; secure discard of an image that cannot wipe."""
+    front.backend.secure = False
     for operation in (4, 7, 255):
         assert front.do(operation, 0) == BLKIF_RSP_EOPNOTSUPP
     identity = front.submit_discard(0, 8, flag=1)
@@ -318,3 +320,64 @@ def test_a_guest_that_never_stops_does_not_stop_domain_0(machine, backend, front
     assert len(rounds) < 20
     machine.run()
     assert len(rounds) == 20
+
+
+def test_secure_discard_overwrites_first(machine, backend, front, image, monkeypatch):
+    """A secure discard writes zeros over what was there before the space goes back to the host."""
+    assert machine.client.read(f"{backend.path}/discard-secure") == "1"
+    log = []
+    for name in ("wipe", "discard"):
+        real = getattr(backend.image, name)
+        monkeypatch.setattr(backend.image, name, lambda *a, name=name, real=real: (log.append(name), real(*a)), raising=False)
+    identity = front.submit_discard(8, 16, flag=1)
+    assert front.finish() == {identity: BLKIF_RSP_OKAY}
+    data = image.read_bytes()
+    assert log == ["wipe", "discard"] and not any(data[4096:12288]) and any(data[:4096]) and any(data[12288:13000])
+
+
+def test_a_disk_grows_under_the_guest(machine, backend, front, image):
+    """When the file has grown the front end is told by the nodes it watches, and can use what is new."""
+    page, seen = front.page(), []
+    machine.client.watch(f"{backend.path}/state", "test", lambda path, token: seen.append(machine.client.read(path, "gone")))
+    assert front.do(BLKIF_OP_READ, SECTORS, [(page, *FULL)]) == BLKIF_RSP_ERROR
+    with image.open("r+b") as file:
+        file.truncate(SECTORS * 1024)
+    assert backend.image.grown() and not backend.image.grown()
+    backend.size_changed()
+    machine.run()
+    assert seen == ["4", "4"] and machine.client.read(f"{backend.path}/sectors") == str(2 * SECTORS)
+    assert front.do(BLKIF_OP_WRITE, 2 * SECTORS - 8, [(page, *FULL)]) == BLKIF_RSP_OKAY
+
+
+def test_a_drive_gets_another_medium(machine, image, tmp_path):
+    """A medium goes and another comes: requests to an empty drive fail, the size follows."""
+    backend = machine.disk(image, readonly=True, **{"device-type": "cdrom", "removable": 1})
+    front, page = BlkFront(machine, backend), backend.image
+    assert machine.client.read(f"{backend.path}/info") == "7"
+    page = front.page()
+    backend.change_image(open_image("", "empty")).close()
+    assert machine.client.read(f"{backend.path}/sectors") == "0"
+    assert front.do(BLKIF_OP_READ, 0, [(page, *FULL)]) == BLKIF_RSP_ERROR
+    (tmp_path / "other").write_bytes(b"other medium".ljust(4096, b"."))
+    backend.change_image(open_image(str(tmp_path / "other"), "raw", True))
+    assert front.do(BLKIF_OP_READ, 0, [(page, *FULL)]) == BLKIF_RSP_OKAY and bytes(page.view[:12]) == b"other medium"
+    assert front.do(BLKIF_OP_READ, 8, [(page, *FULL)]) == BLKIF_RSP_ERROR
+
+
+def test_unplugging(machine, backend, front):
+    """The front end is asked to let go; when it has, whoever asked is told, once."""
+    told = []
+    backend.unplug(lambda: told.append(True))
+    assert front.back_state == 5 and machine.client.read(f"{backend.path}/online") == "0" and not told
+    front.set_state(5)
+    front.set_state(6)
+    assert told == [True] and not backend.queues and not machine.guest.gnttab.active
+    front.set_state(6)
+    assert told == [True]
+
+
+def test_unplugging_what_was_never_used(machine, backend):
+    """A device that no driver has connected to goes at once."""
+    told = []
+    backend.unplug(lambda: told.append(True))
+    assert told == [True]

@@ -108,3 +108,23 @@ def test_an_image_is_used_once(path):
 def test_skip(done, left):
     """The rest of a list of buffers."""
     assert [len(each) for each in skip(buffers(3, 4), done)] == left
+
+
+def test_direct_requests(path):
+    """With O_DIRECT the same data comes and goes, aligned or not; where the host has none the page cache serves."""
+    import mmap
+
+    image = open_image(str(path), "raw", direct=True)
+    with mmap.mmap(-1, 8192) as pages:
+        view = memoryview(pages)
+        view[:4096] = b"direct.." * 512
+        image.writev(4096, [view[:4096]])
+        image.readv(4096, [view[4096:]])
+        assert view[4096:] == view[:4096]
+        image.writev(512, [view[1:513]])          # not aligned
+        image.readv(512, [view[4099 : 4099 + 512]])
+        assert view[4099 : 4099 + 512] == view[1:513]
+        view.release()
+    image.close()
+    image.close()
+    assert path.read_bytes()[4096:8192] == b"direct.." * 512

@@ -6,8 +6,8 @@ one is begun: so FLUSH and barriers cover everything before them, and a flush is
 ``flush`` has returned.
 
 Front ends served: xen-blkfront of Linux (blk-mq, persistent grants, indirect segments), mini-os, and whatever keeps
-to blkif.h with the x86-64 or the x86-32 layout.  Left out: secure discard, the packet command, resizing while
-connected.
+to blkif.h with the x86-64 or the x86-32 layout.  The disk may grow, and a drive get another medium, while the guest uses
+it.  Left out: the packet command.
 """
 
 import logging
@@ -51,7 +51,7 @@ FEATURES = {
     "multi-queue-max-queues": MAX_QUEUES,
 }
 # A hole needs a whole block of the host's file system; smaller discards are harmless.
-DISCARD_FEATURES = {"feature-discard": 1, "discard-granularity": 4096, "discard-alignment": 0, "discard-secure": 0}
+DISCARD_FEATURES = {"feature-discard": 1, "discard-granularity": 4096, "discard-alignment": 0}
 
 
 class BadRequest(Exception):
@@ -66,7 +66,7 @@ class Blkback(Backend):
     def __init__(self, hypervisor: Any, store: Any, domain: Any, handle: int, image: Any) -> None:
         super().__init__(hypervisor, store, domain, handle)
         self.image = image
-        self.discard = False
+        self.discard = self.secure = False
         self.queues: list[Queue] = []
         self.persistent = False
         self.counts: Counter[str] = Counter()
@@ -74,7 +74,9 @@ class Blkback(Backend):
 
     def advertise(self) -> None:
         self.discard = self.store.read_int(f"{self.path}/discard-enable", 1) == 1 and not self.image.readonly
-        for name, value in (FEATURES | (DISCARD_FEATURES if self.discard else {})).items():
+        self.secure = self.discard and hasattr(self.image, "wipe")
+        discards = DISCARD_FEATURES | {"discard-secure": int(self.secure)} if self.discard else {}
+        for name, value in (FEATURES | discards).items():
             self.store.write(f"{self.path}/{name}", value)
 
     def connect(self) -> None:
@@ -114,9 +116,27 @@ class Blkback(Backend):
         info = blkif.VDISK_READONLY if image.readonly else 0
         if self.store.read(f"{self.path}/device-type", "") == "cdrom":
             info |= blkif.VDISK_CDROM
+        if self.store.read_int(f"{self.path}/removable") == 1:
+            info |= blkif.VDISK_REMOVABLE
         properties = {"sectors": image.size_sectors, "info": info, "sector-size": 512, "physical-sector-size": 512}
         for name, value in properties.items():
             self.store.write(f"{self.path}/{name}", value)
+
+    def change_image(self, image: Any) -> Any:
+        """Serve another image from now on, such as another medium in a drive; returns the one before, not closed."""
+        before, self.image = self.image, image
+        for queue in self.queues:
+            queue.image = image
+        self.size_changed()
+        return before
+
+    def size_changed(self) -> None:
+        """The image has another size: the front end looks again when it sees the state written (xen-blkfront does)."""
+        for queue in self.queues:
+            queue.end = self.image.size_sectors
+        if self.connected:
+            self.write_properties()
+            self.store.write(f"{self.path}/state", int(self.state))
 
     def disconnect(self) -> None:
         queues, self.queues = self.queues, []
@@ -307,10 +327,13 @@ class Queue:
     def discard(self, raw: bytes) -> None:
         """Give sectors back to the host."""
         _, flag, _, sector, count = self.abi.discard.unpack_from(raw)
-        if not self.vbd.discard or flag & blkif.BLKIF_DISCARD_SECURE:
-            raise Unsupported("secure discard" if flag & blkif.BLKIF_DISCARD_SECURE else "discard")
+        secure = flag & blkif.BLKIF_DISCARD_SECURE
+        if not self.vbd.discard or (secure and not self.vbd.secure):
+            raise Unsupported("secure discard" if secure else "discard")
         if sector + count > self.end:
             raise BadRequest(f"discard of sectors {sector} to {sector + count} of {self.end}")
         self.counts["discards"] += 1
+        if secure:
+            self.image.wipe(sector * SECTOR_SIZE, count * SECTOR_SIZE)
         self.image.discard(sector * SECTOR_SIZE, count * SECTOR_SIZE)
         self.counts["bytes_discarded"] += count * SECTOR_SIZE

@@ -41,6 +41,7 @@ class Backend:
         self.state = XenbusState.Initialising
         self.connected = False
         self.failures = 0
+        self.on_closed: Callable[[], None] | None = None    # once, when the front end has let go of the device
 
     # -- what a device does --
 
@@ -110,6 +111,21 @@ class Backend:
     def front_closed(self) -> None:
         self.drop()
         self.switch_state(XenbusState.Closed)
+        done, self.on_closed = self.on_closed, None
+        if done is not None:
+            done()
+
+    def unplug(self, done: Callable[[], None]) -> None:
+        """Ask the front end to let go of the device for good; ``done()`` is called when it has (libxl's device_remove).
+
+        A front end that is busy (a mounted disk) may never do so.
+        """
+        self.on_closed = done
+        self.store.write(f"{self.path}/online", 0)
+        if not self.connected:
+            self.front_closed()
+        else:
+            self.switch_state(XenbusState.Closing)
 
     def read_front(self, name: str) -> int:
         """A number the front end must have written."""

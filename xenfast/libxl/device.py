@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xenfast.abi.io.xenbus import XenbusState
 from xenfast.dom0.block import Image, open_image
 from xenfast.dom0.net.networks import Networks
+from xenfast.errors import XenfastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ class Devices:
         try:
             for spec in disks:
                 if spec.target:
-                    images[spec.vdev] = open_image(spec.target, spec.format, spec.readonly)
+                    images[spec.vdev] = open_image(spec.target, spec.format, spec.readonly, spec.direct_io_safe)
         except BaseException:
             self.close_images(images)
             raise
@@ -94,7 +95,6 @@ class Devices:
         output: Callable[[bytes], Any],
     ) -> None:
         """Write the domain's nodes, start its back ends, and introduce it to the store."""
-        from xenfast.dom0.blkback import Blkback
         from xenfast.dom0.consoled import ConsoleBackend
 
         held = self.attached[domain.domid] = Attached(images)
@@ -105,12 +105,89 @@ class Devices:
         for spec in config.disks:
             if spec.vdev not in images or spec.is_floppy:
                 continue                    # PV drivers know neither drives without a medium nor diskettes
-            self._disk_nodes(domain.domid, spec)
-            backend = Blkback(self.hypervisor, self.store, domain, spec.number, images[spec.vdev])
-            backend.start()
-            held.disks[spec.vdev] = backend
+            self._start_disk(domain, spec, images[spec.vdev])
         for nic in config.vifs:
             self.attach_nic(domain, nic)
+
+    def _start_disk(self, domain: Domain, spec: DiskSpec, image: Image) -> None:
+        from xenfast.dom0.blkback import Blkback
+
+        self._disk_nodes(domain.domid, spec)
+        backend = Blkback(self.hypervisor, self.store, domain, spec.number, image)
+        backend.start()
+        self.attached[domain.domid].disks[spec.vdev] = backend
+
+    # --- while it runs -----------------------------------------------------------------------------------------------
+    def attach_disk(self, domain: Domain, spec: DiskSpec) -> None:
+        """Plug in a disk, by the PV drivers."""
+        held = self.attached[domain.domid]
+        if spec.vdev in held.images or spec.vdev in held.disks:
+            raise XenfastError(f"the domain has a disk {spec.vdev} already")
+        held.images.update(self.open_images([spec]))
+        if spec.vdev not in held.images:
+            raise XenfastError("a drive without a medium cannot be plugged in")
+        self._start_disk(domain, spec, held.images[spec.vdev])
+
+    def detach_disk(self, domain: Domain, vdev: str, done: Callable[[], None] | None = None, force: bool = False) -> None:
+        """Have the guest let go of a disk, then close its image and call ``done()``; at once with ``force``."""
+        held = self.attached[domain.domid]
+        backend = held.disks.get(vdev)
+        if backend is None:
+            raise XenfastError(f"the domain has no disk {vdev}")
+
+        def gone() -> None:
+            if held.disks.pop(vdev, None) is None:
+                return
+            self._remove_backend(backend)
+            held.images.pop(vdev).close()
+            if done is not None:
+                done()
+
+        gone() if force else backend.unplug(gone)
+
+    def change_medium(self, domain: Domain, vdev: str, spec: DiskSpec | None) -> None:
+        """Put another medium into a PV drive, or none (cd-insert, cd-eject)."""
+        held = self.attached[domain.domid]
+        backend = held.disks.get(vdev)
+        if backend is None:
+            raise XenfastError(f"the domain has no disk {vdev}")
+        target = spec.target if spec is not None else ""
+        image = open_image(target, spec.format, True) if spec is not None and target else open_image("", "empty")
+        backend.change_image(image)
+        held.images[vdev].close()
+        held.images[vdev] = image
+        self.client.write(f"{backend.path}/params", target)
+
+    def disk_resized(self, domain: Domain, vdev: str) -> int:
+        """Tell the guest that the file behind a raw disk has another size; returns its size in bytes."""
+        held = self.attached[domain.domid]
+        backend = held.disks.get(vdev)
+        if backend is None:
+            raise XenfastError(f"the domain has no disk {vdev}")
+        grown = getattr(backend.image, "grown", None)
+        if grown is not None and grown():
+            backend.size_changed()
+        return backend.image.size_sectors * 512
+
+    def detach_nic(self, domain: Domain, devid: int, done: Callable[[], None] | None = None, force: bool = False) -> None:
+        """Have the guest let go of a network interface, then pull it out of its switch and call ``done()``."""
+        held = self.attached[domain.domid]
+        backend = held.nics.get(devid)
+        if backend is None:
+            raise XenfastError(f"the domain has no network interface {devid}")
+
+        def gone() -> None:
+            if held.nics.pop(devid, None) is None:
+                return
+            self._remove_backend(backend)
+            if done is not None:
+                done()
+
+        gone() if force else backend.unplug(gone)
+
+    def _remove_backend(self, backend: Any) -> None:
+        backend.close()
+        self.client.rm(backend.front)
 
     def attach_nic(self, domain: Domain, spec: NicSpec) -> None:
         """Plug a network interface into its switch, also into a domain that runs."""
