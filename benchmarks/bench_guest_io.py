@@ -3,7 +3,8 @@
 The disk is read and written by guest_disk.c with O_DIRECT, one request at a time, on a raw and a qcow2 image (all of it
 allocated).  The network is TCP between the guest and a program on the host: to the guest by wget, from the guest by
 its httpd through a port forward; both sides have user networking by libslirp.  Reached for: at least what QEMU reaches.
-CPU is what the emulator's process took.
+CPU is what the emulator's process took.  Asserted for requests of 4 KiB only: large ones and TCP depend on what else
+the machine does.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def table(report, title: str, rates: dict[str, dict[str, list[float]]], unit: st
     if ratios:
         notes.append(first_line([QEMU, "--version"]))
     report.add(title, [unit, *middle, *(["ratio"] if ratios else [])], rows, notes, rates=rates, ratios=ratios)
-    assert all(ratio >= SLACK for ratio in ratios.values()), ratios
+    assert all(ratio >= SLACK for test, ratio in ratios.items() if test.endswith("4k")), ratios
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
@@ -181,7 +182,8 @@ def bench_disk(kernel, report, progress, request, tmp_path, image_format):
                 machine.close()
             for test, rate in re.findall(r"([a-z]+-[a-z]+-\w+) (\d+)/s", machine.text):
                 rates.setdefault(name, {}).setdefault(test, []).append(float(rate))
-    table(report, f"Disk of a guest, {image_format} image", rates, "requests/s", ["O_DIRECT, one request at a time; interleaved rounds."])
+    notes = ["O_DIRECT, one request at a time; interleaved rounds."]
+    table(report, f"Disk of a guest, {image_format} image", rates, "requests/s", notes)
 
 
 def bench_net(kernel, report, progress, request, tmp_path):
@@ -209,7 +211,8 @@ def bench_net(kernel, report, progress, request, tmp_path):
                         for before, after in re.findall(r"down ([\d.]+) ([\d.]+)", machine.text):
                             found.setdefault("to the guest", []).append((NET_MIB << 20) / 1e6 / (float(after) - float(before)))
                         for _ in range(3):
-                            client = subprocess.run([sys.executable, "-c", CLIENT, str(forward)], capture_output=True, text=True, check=True)
+                            command = [sys.executable, "-c", CLIENT, str(forward)]
+                            client = subprocess.run(command, capture_output=True, text=True, check=True)
                             found.setdefault("from the guest", []).append(float(client.stdout))
                         costs.setdefault(name, []).append((machine.cpu() - start) / (6 * (NET_MIB << 20) / 1e9))
                     finally:

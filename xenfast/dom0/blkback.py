@@ -84,7 +84,8 @@ class Blkback(Backend):
         abi = blkif.ABIS.get(protocol)
         if abi is None:
             raise ProtocolError(f"protocol is {protocol[:20]!r}")
-        self.persistent = self.store.read_int(f"{self.front}/feature-persistent") == 1
+        # both ends must have said so: Linux's front end writes its node before it looks at ours
+        self.persistent = all(self.store.read_int(f"{path}/feature-persistent") == 1 for path in (self.path, self.front))
         count = self.store.read_int(f"{self.front}/multi-queue-num-queues", 1)
         if not 1 <= count <= MAX_QUEUES:
             raise ProtocolError(f"multi-queue-num-queues is {count}")
