@@ -111,6 +111,21 @@ def test_no_guest_fills_the_table_or_takes_an_address(net):
     assert net.counts() == [1, 0, 1, 0] and own not in net.switch.ports
 
 
+def test_two_ports_with_one_address(net):
+    """An HVM guest's emulated card and its PV device have one address: frames go to the one that was used last, and to
+    the other when that is gone."""
+    a = net.ports[0]
+    emulated, pv = (net.plug(name, "02:00:00:00:00:03") for name in ("vif3.0-emu", "vif3.0"))
+    for port, where in ((emulated, 3), (pv, 4), (emulated, 3)):
+        port.send(plain(MAC_C, MAC_A))
+        net.counts()
+        a.send(plain(MAC_A, MAC_C))
+        assert net.counts() == [1 if i == where else 0 for i in range(5)]
+    emulated.close()
+    a.send(plain(MAC_A, MAC_C))
+    assert net.counts() == [0, 0, 0, 0, 1]
+
+
 def test_answers_come_after_the_question_and_storms_end(net):
     """A receiver may send; two that answer each other for ever are stopped, and counted."""
     a, b, _ = net.ports

@@ -176,6 +176,9 @@ class Switch:
         if port in self.ports:
             self.ports.remove(port)
         self.table = {mac: where for mac, where in self.table.items() if where is not port}
+        for other in self.ports:
+            if other.mac is not None:
+                self.table.setdefault(other.mac, other)
         for other in self.ports:                # the PV device of the same address, now that the emulated one is gone
             if other.mac is not None:
                 self.table.setdefault(other.mac, other)
@@ -238,11 +241,13 @@ class Switch:
     # --- addresses ---------------------------------------------------------------------------------------------------
     def _learn(self, port: Port, mac: bytes) -> None:
         if mac == port.mac:
+            if self.table.get(mac) is not port:
+                self.table[mac] = port          # an emulated card and the PV device beside it share an address
             return
         known = self.table.get(mac)
         if known is not None and known is not port:
             if known.mac == mac:
-                return                          # it belongs to another port
+                return                          # it belongs to another port for good
             known.learnt.pop(mac, None)
         learnt = port.learnt
         learnt.pop(mac, None)
