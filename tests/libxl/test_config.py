@@ -135,7 +135,7 @@ type = "hvm"; name = "pc"; memory = 512
 firmware = "uefi"; boot = "dc"; disk = [ ",,hdc,cdrom" ]
 vga = "stdvga"; videoram = 16; vnclisten = "0.0.0.0:3"; vncunused = 0; vncpasswd = "x"
 serial = "pty"; usb = 1; usbdevice = [ "tablet" ]; localtime = 1; timer_mode = 2; acpi = 0
-smbios = [ "system_product_name=PC" ]; vif = [ "model=e1000,mac=00:16:3E:1:2:3", "" ]
+smbios = [ "system_product_name=PC", "oem=one", "oem=two" ]; vif = [ "model=e1000,mac=00:16:3E:1:2:3", "" ]
 cpus = "all,^0"; cpu_weight = 512; cap = 50; on_crash = "coredump-restart"
 """
 
@@ -147,7 +147,7 @@ def test_hvm_fields():
     assert (got.cdroms[0].target, got.cdroms[0].format) == ("", "empty")
     assert (got.vga, got.videoram, got.vnclisten, got.vncdisplay, got.vncunused) == ("stdvga", 16, "0.0.0.0", 3, 0)
     assert (got.serial, got.usbdevice, got.localtime, got.acpi, got.apic) == (["pty"], ["tablet"], 1, 0, 1)
-    assert got.timer_mode == "no_missed_ticks_pending" and got.smbios == {"system_product_name": "PC"}
+    assert got.timer_mode == "no_missed_ticks_pending" and got.smbios == {"system_product_name": "PC", "oem": ["one", "two"]}
     assert next((nic.mac, nic.model, nic.devid) for nic in got.vifs) == ("00:16:3e:01:02:03", "e1000", 0)
     assert got.vifs[1].mac.startswith("00:16:3e:") and got.vifs[1].devid == 1
     assert (got.cpus, got.cpu_weight, got.cap, got.on_crash) == (["all,^0"], 512, 50, "coredump-restart")

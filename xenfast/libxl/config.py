@@ -83,7 +83,7 @@ class DomainConfig:
     hdtype: str = "ide"
     acpi_firmware: str = ""             # a file with more ACPI tables
     smbios_firmware: str = ""           # a file with SMBIOS structures
-    smbios: dict[str, str] = field(default_factory=dict)
+    smbios: dict[str, Any] = field(default_factory=dict)        # KEY -> string, or several of "oem"
     ms_vm_genid: str = ""               # a UUID, "" for none
     # HVM guests: processor and platform
     pae: int = 1
@@ -365,13 +365,15 @@ def _timer_mode(values: dict[str, Any], fail: Fail) -> str:
     return str(value)
 
 
-def _pairs(name: str, items: list, fail: Fail) -> dict[str, str]:
-    pairs = {}
+def _pairs(name: str, items: list, fail: Fail) -> dict[str, Any]:
+    """KEY -> value, or the list of values of a key that is there several times."""
+    pairs: dict[str, Any] = {}
     for item in items:
         key, equals, value = str(item).partition("=")
         if not equals:
             raise fail(f"{name}: {item!r} is not KEY=VALUE")
-        pairs[key.strip()] = value.strip()
+        key, value = key.strip(), value.strip()
+        pairs[key] = [*_as_list(pairs[key]), value] if key in pairs else value
     return pairs
 
 

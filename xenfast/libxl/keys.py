@@ -110,7 +110,8 @@ _TABLE = [
     *_keys(NUMBER, IGNORED, "shadow_memory", PAGING),
     # HVM guests: processor and platform
     *_keys(STRING, SUPPORTED, "bios bios_path_override firmware_override"),
-    *_keys(BOOLEAN, SUPPORTED, "pae acpi acpi_s3 acpi_s4 acpi_laptop_slate apic nx hpet"),
+    *_keys(BOOLEAN, SUPPORTED, "pae acpi acpi_s4 acpi_laptop_slate apic nx hpet"),
+    *_keys(BOOLEAN, MISSING, "acpi_s3", "guests are not offered the sleep state S3"),
     *_keys(STRING_OR_NUMBER, MISSING, "altp2m", "there are no alternate p2m tables"),
     *_keys(BOOLEAN, MISSING, "altp2mhvm", "there are no alternate p2m tables"),
     *_keys(BOOLEAN, UNSUPPORTED, "nestedhvm", "the processor has neither VMX nor SVM"),
