@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.dom0.packets import MAC_A, MAC_B, ethernet, ip4, tcp, udp
-from xenfast.dom0.net import Offload, Switch, frame, tap
+from xenfast.dom0.net import Offload, Switch, frame, pcap, tap
 from xenfast.dom0.net.dhcp import SERVER_MAC, DhcpServer
 from xenfast.dom0.net.frame import CAN_ALL, GSO_TCPV4, GSO_TCPV6
 from xenfast.dom0.net.link import StreamLink, parse_address
@@ -255,3 +255,20 @@ def test_networks_with_more_uplinks(hypervisor, tmp_path):
     assert client.got[0][58:62] == b"\x0a\1\0\2"
     assert networks.switch("other").ports[0].name == "dhcp"
     networks.close()
+
+
+def test_networks_as_text_and_recordings(hypervisor, tmp_path):
+    """What --net says defines a switch; a switch or a port is recorded by name; files are whole after the end."""
+    networks = Networks(hypervisor)
+    assert networks.define_text("none").name == "xenbr0" and networks.define_text("lan=dhcp,net=10.3.0.0/24").name == "lan"
+    assert [port.name for port in networks.switches["lan"].ports] == ["dhcp"]
+    with pytest.raises(XenfastError, match="not a kind of network"):
+        networks.define_text("lan2=magic")
+    client = Client(networks.switch("lan"), MAC_A)
+    networks.capture("lan", str(tmp_path / "switch"))
+    networks.capture("client", str(tmp_path / "port"))
+    assert client.ask(1)[1] == b"\x0a\3\0\2"
+    with pytest.raises(XenfastError, match="there is no switch"):
+        networks.capture("vif9.9", "x")
+    networks.close()
+    assert len(pcap.read(tmp_path / "switch")) == 2 and len(pcap.read(tmp_path / "port")) == 2

@@ -60,6 +60,10 @@ def parser() -> Parser:
     p.add_argument("--name", metavar="NAME", help="name of the domain")
     p.add_argument("--disk", metavar="SPEC", action="append", help="a disk: 'root.img,raw,xvda,w' or 'FILE.iso,,hdc,cdrom'; repeatable")
     p.add_argument("--vif", metavar="SPEC", action="append", help="a network interface: '' or 'mac=...,bridge=xenbr0'; repeatable")
+    p.add_argument("--net", metavar="[SWITCH=]UPLINK", action="append",
+                   help="where a switch (xenbr0) leads: user[,hostfwd=tcp::2222-:22...], tap[,ifname=tap0], "
+                        "stream,addr=unix:PATH[,server=on], dhcp, none; repeatable")
+    p.add_argument("--pcap", metavar="[SWITCH=]FILE", help="record the frames of a switch (xenbr0)")
     p.add_argument("--type", choices=("pv", "pvh", "hvm"), help="kind of guest (pv)")
     p.add_argument("--boot", metavar="ORDER", help="HVM: what to boot: c disk, d CD-ROM, a floppy, n network (cda)")
     p.add_argument("--bios", metavar="NAME", help="HVM: seabios, ovmf or rombios instead of xenfast's own firmware")
@@ -107,6 +111,11 @@ def _main(options: argparse.Namespace, report: dict[str, Any]) -> int:
     from xenfast.libxl.host import Host
 
     with Host(memory=config.maxmem + headroom(config), clock=options.clock, seed=seed, engine=options.engine) as host:
+        for text in options.net or ():
+            host.devices.networks.define_text(text)
+        if options.pcap:
+            switch, _, path = options.pcap.rpartition("=")
+            host.devices.networks.capture(host.devices.networks.switch(switch).name, path)
         if options.profile:
             profile.start(host, options.symbols)
         with Terminal(options.verbose) as terminal:

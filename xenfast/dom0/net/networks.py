@@ -21,6 +21,7 @@ from typing import Any
 from xenfast.dom0.net import slirp
 from xenfast.dom0.net.dhcp import DhcpServer
 from xenfast.dom0.net.link import StreamLink
+from xenfast.dom0.net.pcap import Pcap
 from xenfast.dom0.net.switch import Switch
 from xenfast.dom0.net.tap import Tap
 from xenfast.dom0.net.user import UserNet, UserOptions
@@ -38,6 +39,7 @@ class Networks:
         self.hypervisor = hypervisor
         self.switches: dict[str, Switch] = {}
         self.uplinks: dict[str, list[Any]] = {}
+        self.captures: list[Pcap] = []
 
     def switch(self, name: str = "") -> Switch:
         """A switch by name, "" for the default one."""
@@ -81,6 +83,26 @@ class Networks:
             raise XenfastError(f"{kind!r} is not a kind of network: it is one of {', '.join(KINDS)}")
         return make(self.hypervisor.loop, switch, parse_options(kind, rest))
 
+    def define_text(self, text: str) -> Switch:
+        """``[SWITCH=]UPLINK``, as the option --net has it; without a name it is the default switch."""
+        head, equals, rest = text.partition("=")
+        if equals and "," not in head and head not in KINDS:
+            return self.define(head, rest)
+        return self.define(DEFAULT_SWITCH, text)
+
+    def capture(self, name: str, path: str) -> Pcap:
+        """Record the frames of a switch, or of one port (``vif1.0``), in a pcap file."""
+        switch = self.switches.get(name)
+        ports = [port for each in self.switches.values() for port in each.ports if port.name == name]
+        if switch is None and not ports:
+            raise XenfastError(f"there is no switch and no port called {name!r}")
+        holder: Any = switch or ports[0]
+        if holder.capture is not None:
+            holder.capture.close()
+        holder.capture = Pcap(path)
+        self.captures.append(holder.capture)
+        return holder.capture
+
     def user(self, name: str = "") -> UserNet:
         """The user network of a switch, for port forwards."""
         self.switch(name)
@@ -95,6 +117,8 @@ class Networks:
                 each.close()
         for switch in self.switches.values():
             switch.close()
+        for capture in self.captures:
+            capture.close()
         self.uplinks.clear()
         self.switches.clear()
 
