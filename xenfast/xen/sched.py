@@ -30,6 +30,7 @@ REAL_SLICE = 20_000_000         # instructions a vcpu's thread runs before it lo
 TICK_SLICE = 500_000            # the same while the guest uses the periodic timer
 VIRTUAL_QUANTUM = 100_000       # instructions (ns) a vcpu runs before the next one's turn
 VIRTUAL_ALONE = 5_000_000       # the same while no other vcpu could run
+VIRTUAL_STEPS = 10_000          # exits of a guest after which the host's clock is looked at whatever the time
 
 Until = Callable[[], Any] | None
 
@@ -243,6 +244,7 @@ class VirtualTimeScheduler(Scheduler):
         self._last: tuple[int, int] = (-1, -1)      # (domid, vcpu) that ran last
         self._current: Vcpu | None = None
         self._woken = False             # another vcpu may have become runnable in this quantum
+        self._steps = 0                 # exits and skips since the host's clock was looked at
 
     def add(self, vcpu: "Vcpu") -> None:
         self._woken = True
@@ -275,7 +277,8 @@ class VirtualTimeScheduler(Scheduler):
                 if not self.loop.run_ready():
                     return StopReason.ENDED
                 continue
-            if self.clock.now() >= next_check:
+            if self.clock.now() >= next_check or self._steps >= VIRTUAL_STEPS:
+                self._steps = 0
                 next_check = self.clock.now() + VIRTUAL_ALONE
                 if end is not None and time.monotonic() >= end:
                     return StopReason.TIMEOUT
@@ -321,7 +324,8 @@ class VirtualTimeScheduler(Scheduler):
             if left <= 0 or not vcpu.runnable:
                 break
             reason = vcpu.run_slice(left)
-            if reason == EXIT_BUDGET:           # used up, or SCHEDOP_yield
+            self._steps += 1
+            if reason == EXIT_BUDGET or self._steps >= VIRTUAL_STEPS:       # used up, or SCHEDOP_yield
                 break
             if self._woken:                     # no longer alone, perhaps
                 self._woken = False
@@ -334,6 +338,7 @@ class VirtualTimeScheduler(Scheduler):
 
     def _skip_idle(self, vcpus: list["Vcpu"], end: float | None) -> bool:
         """Nobody can run: let time pass until something is due.  False: nothing ever is."""
+        self._steps += 1
         due = self._due(vcpus)
         if due != NEVER:
             self.clock.advance_to(due)          # type: ignore[attr-defined]
