@@ -247,6 +247,18 @@ def test_grub_on_a_cdrom(tmp_path):
         machine.wait("two runs")
 
 
+def test_the_boot_menu_of_a_whole_machine():
+    """F12 pressed before the machine has begun to run brings the menu; 2 is the CD-ROM, which does not boot; then the disk does."""
+    with Machine(16, disks=[program("disk runs").ljust(1 << 20, b"\0")], cdroms=[bytes(1 << 20)], boot="c") as machine:
+        machine.pc.ps2.keyboard.key(0x58, True)
+        machine.pc.ps2.keyboard.key(0x58, False)
+        machine.wait("Choose by number")
+        assert "  1. Hard disk (1024 KiB, memory)\n  2. CD-ROM (1024 KiB, memory)" in machine.screen
+        machine.type("2")
+        machine.wait("CD-ROM: not bootable: not a bootable disc")
+        machine.wait("disk runs")
+
+
 @pytest.mark.slow
 def test_ipxe_from_its_option_rom():
     """The distribution's iPXE ROM: initialised with memory from PMM, booted by its entry, and gone on behind when it has no card."""

@@ -59,7 +59,6 @@ class BiosConfig:
     font: bytes | None = None       # 8x8, for FFA6Eh
     power_off: Callable[[], Any] | None = None
     reset: Callable[[], Any] | None = None          # of the whole machine
-    keys_waiting: Callable[[], bool] = lambda: False    # typed before power-on: the keyboard is not to be reset
 
 
 class Bios:

@@ -193,13 +193,13 @@ class Boot:
         ticks = round(config.menu_seconds * 18.2)
         end = self._ticks(call) + ticks
         while True:
-            key = yield from self._key(call)
-            if key in (KEY_F12, KEY_ESC):
+            yield Idle(halt=False)
+            if self.bios.keyboard.peek(call) in (KEY_F12, KEY_ESC):         # other keys are for the boot loader
+                self.bios.keyboard.drop(call)
                 return True
             if self._ticks(call) >= end:
                 return False
-            if key is None:
-                yield Idle()
+            yield Idle()
 
     def _ticks(self, call: Call) -> int:
         return call.mem.read_int(0x46C, 4)

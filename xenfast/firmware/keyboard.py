@@ -320,7 +320,7 @@ class Keyboard:
     def answers(self) -> list[int]:
         """Bytes that wait in the controller."""
         out: list[int] = []
-        while len(out) < 16 and self.ports.inb(STATUS) & OUTPUT_FULL:
+        while len(out) < POLLS and self.ports.inb(STATUS) & OUTPUT_FULL:
             out.append(self.ports.inb(DATA))
         return out
 

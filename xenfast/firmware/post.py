@@ -127,16 +127,15 @@ class Post:
     def input(self, call: Call) -> None:
         """Keyboard controller, keyboard, mouse, serial and parallel ports; the clock's ticks."""
         bda, keyboard = Area(call.mem), self.bios.keyboard
-        keyboard.answers()
+        early = keyboard.answers()              # typed before there was anyone to listen: F12 for the boot menu
         if self.ports.inb(0x64) != 0xFF:
             self.ports.outb(0x64, KBC_SELF_TEST)
             keyboard.answers()
             self.ports.outb(0x64, KBC_WRITE)
             self.ports.outb(0x60, KBC_ON)
             self.ports.outb(0x64, KBC_ENABLE)
-            if not self.bios.config.keys_waiting():
-                keyboard.command(KEYBOARD_RESET)
-                keyboard.answers()
+            keyboard.command(KEYBOARD_RESET)
+            keyboard.answers()
             keyboard.command(KEYBOARD_ENABLE)
         com = [port for port in COM_PORTS if self._is_uart(port)]
         lpt = [port for port in LPT_PORTS if self._is_printer(port)]
@@ -150,6 +149,9 @@ class Post:
         bda.equipment = (bda.equipment & 0x30 | bool(floppies) | 2 | bool(mouse) << 2 | max(floppies - 1, 0) % 4 << 6
                          | len(com) << 9 | len(lpt) << 14)
         self.bios.clock.set_ticks(bda)
+        for code in early:
+            call.al = code
+            keyboard.key(call)
 
     def _is_uart(self, port: int) -> bool:
         """The upper half of the interrupt enable register is 0, the lower one keeps what is written."""
