@@ -60,8 +60,10 @@ def test_a_screen_without_password(tmp_path):
         assert picture.shape == (200, 320, 3) and (picture == (0x10, 0x20, 0x30)).all()
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", b"RFB 003.008\n\0\0\0\0\3bad", b"RFB 003.008\n\1\x13", b"RFB 003.008\n",
-                                    b"RFB 003.008\n\1\1\0\0\0\0\0\0\0\0" + bytes(20), b"RFB 003.008\n\1\1\0\0\0\0\0\4\0\4" + bytes(20) + b"\x77"])
+@pytest.mark.parametrize("answer", [
+    b"SSH-2.0-OpenSSH\r\n\r\n", b"RFB 003.008\n\0\0\0\0\3bad", b"RFB 003.008\n\1\x13", b"RFB 003.008\n",
+    b"RFB 003.008\n\1\1\0\0\0\0\0\0\0\0" + bytes(20), b"RFB 003.008\n\1\1\0\0\0\0\0\4\0\4" + bytes(20) + b"\x77",
+])
 def test_servers_that_are_none(answer):
     """Whatever answers at the port, it is one sentence."""
     server = socket.create_server(("127.0.0.1", 0))
