@@ -62,6 +62,17 @@ def test_debian_boots_and_has_no_complaint(bios, iso):
                 assert data == acpi.data[at:at + len(data)], name
 
 
+def test_seabios_gets_interrupts():
+    """Its clock ticks and its keyboard is heard: the PICs reach the first processor as hvmloader leaves it."""
+    needs("seabios")
+    with Guest(bios="seabios", vcpus=2) as guest:
+        guest.run("No bootable device", timeout=30)
+        memory = guest.domain.hvm.physmem
+        before = memory.read_int(0x46C, 4)
+        guest.hv.run(lambda: memory.read_int(0x46C, 4) > before + 2, timeout=30)
+        assert memory.read_int(0x46C, 4) > before + 2
+
+
 def test_processors_come_and_go(tmp_path):
     """ACPI tells the kernel of a vcpu that is plugged in, user space turns it on; plugged out, it is ejected."""
     script = """

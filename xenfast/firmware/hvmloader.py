@@ -23,7 +23,7 @@ from xenfast.devices.fw_cfg import BOOT_MENU
 from xenfast.errors import XenfastError
 from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
 from xenfast.firmware.acpi import build as acpi_build
-from xenfast.firmware.acpi.machine import GENERATION_ID, PCI_IRQS, TABLES, Machine
+from xenfast.firmware.acpi.machine import GENERATION_ID, IO_APIC, IO_APIC_ID, PCI_IRQS, TABLES, Machine
 
 log = logging.getLogger("xenfast")
 
@@ -33,6 +33,8 @@ ROM_TABLES = range(0xF0000, 0xFE000)
 ELCR = 0x4D0                        # edge/level control of the two PICs
 CMOS_INDEX, CMOS_DATA = 0x70, 0x71
 CMOS_BOOT_1, CMOS_BOOT_2 = 0x38, 0x3D
+LAPIC_SVR, LAPIC_LINT0, LAPIC_LINT1 = 0x0F, 0x35, 0x36
+LAPIC_EXTINT, LAPIC_NMI, LAPIC_MASKED = 7 << 8, 4 << 8, 1 << 16
 CLASS_ETHERNET = 0x0200
 OVMF_LOW_WINDOW = 2 << 30           # it puts PCI memory from here on, or behind RAM below 4 GiB
 OVMF_HIGH_WINDOW = 32 << 30         # and so much above 4 GiB, at a multiple of its size
@@ -89,9 +91,20 @@ def _seabios(domain: Any, pc: Any, config: Any) -> Loaded:
     hvm.physmem.write(
         fw_images.SEABIOS_INFO, fw_images.seabios_info(at, len(pointers), at + len(listing), len(loaded.e820))
     )
+    virtual_wire(domain)
     boot_order(hvm.ports, config.boot)
     seabios_files(pc, config)
     return loaded
+
+
+def virtual_wire(domain: Any) -> None:
+    """The first processor gets the PICs' interrupts by input 0 of the I/O APIC and NMI at LINT1 (our BIOS does it at power-on)."""
+    core, mmio = domain.vcpus[0].core, domain.hvm.mmio
+    for register, value in ((LAPIC_SVR, 0x1FF), (LAPIC_LINT0, LAPIC_MASKED | LAPIC_EXTINT), (LAPIC_LINT1, LAPIC_NMI)):
+        core.set_lapic_register(register, value)
+    for register, value in ((0x00, IO_APIC_ID << 24), (0x11, core.apic_id << 24), (0x10, LAPIC_EXTINT)):
+        mmio.write(IO_APIC, 4, register)
+        mmio.write(IO_APIC + 0x10, 4, value)
 
 
 def seabios_files(pc: Any, config: Any) -> None:
