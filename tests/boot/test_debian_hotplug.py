@@ -57,7 +57,8 @@ def test_devices_come_and_go(cloud, tmp_path):
         assert "6144" in say(domain, "sleep 0.3; cat /sys/block/xvda/size")
         for image_format in ("qcow2", "vhd"):
             devices.attach_disk(xen, disk.parse(f"{tmp_path}/{image_format},{image_format},xvdb,w"))
-            say(domain, "while [ ! -b /dev/xvdb ]; do sleep 0.1; done; dd if=/dev/zero of=/dev/xvdb bs=64k count=3 seek=5 2>/dev/null; sync")
+            say(domain, "while [ ! -b /dev/xvdb ]; do sleep 0.1; done")
+            say(domain, "dd if=/dev/zero of=/dev/xvdb bs=64k count=3 seek=5 2>/dev/null; sync")
             done = []
             devices.detach_disk(xen, "xvdb", lambda done=done: done.append(True))
             assert host.run(lambda done=done: done, TIMEOUT) == "until"

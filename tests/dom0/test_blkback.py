@@ -1,6 +1,8 @@
 """The block back end, driven by a front end over real rings, grants and event channels."""
 
+import os
 import random
+import threading
 
 import pytest
 
@@ -381,3 +383,53 @@ def test_unplugging_what_was_never_used(machine, backend):
     told = []
     backend.unplug(lambda: told.append(True))
     assert told == [True]
+
+
+def test_a_slow_disk_holds_up_its_queue_only(machine, backend, front, monkeypatch):
+    """While a thread waits for a slow disk, the requests behind the flush wait, and domain 0 goes on; the answers come
+    in order.  A disk that is quick again is waited for in place."""
+    real, release, errors = os.fdatasync, threading.Event(), []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (release.wait(10), errors and (_ for _ in ()).throw(errors.pop()), real(fd)))
+    page = front.page()
+    backend.slow_disk = True
+    first = front.submit(BLKIF_OP_WRITE, 0, [(page, *FULL)])
+    flush = front.submit(BLKIF_OP_FLUSH_DISKCACHE, 0)
+    last = front.submit(BLKIF_OP_READ, 0, [(page, *FULL)])
+    assert front.finish() == {first: BLKIF_RSP_OKAY}
+    front.ring.evtchn.send(front.ring.port)             # does not get past it
+    assert front.finish() == {}
+    release.set()
+    assert waited(front) == [(flush, BLKIF_RSP_OKAY), (last, BLKIF_RSP_OKAY)]
+    backend.slow_disk = True
+    errors.append(OSError(5, "no"))
+    flush = front.submit(BLKIF_OP_FLUSH_DISKCACHE, 0)
+    front.finish()
+    assert waited(front) == [(flush, BLKIF_RSP_ERROR)]
+    assert not backend.slow_disk and front.do(BLKIF_OP_FLUSH_DISKCACHE, 0) == BLKIF_RSP_OKAY
+    assert backend.stats()["flushes"] == 3
+
+
+def test_unplugged_while_a_flush_waits(machine, backend, front, monkeypatch):
+    """The device goes away under a flush: nothing is answered any more, nothing fails."""
+    release = threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda fd: release.wait(10))
+    backend.slow_disk = True
+    front.submit(BLKIF_OP_FLUSH_DISKCACHE, 0)
+    front.finish()
+    backend.close()
+    release.set()
+    while not machine.hypervisor.loop._ready:
+        machine.hypervisor.loop.poll(0.05)
+    machine.run()
+    assert not machine.guest.gnttab.active
+
+
+def waited(front):
+    """Let domain 0 wait until something is answered: (id, status) of all answers, in order."""
+    for _ in range(200):
+        front.machine.hypervisor.loop.poll(0.05)
+        front.machine.run()
+        found = [(identity, status) for identity, _, status in front.ring.responses()]
+        if found:
+            return found
+    raise AssertionError("no answer")

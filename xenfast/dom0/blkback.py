@@ -3,7 +3,8 @@
 A device has one or more queues, each a ring with an event channel (``Queue``); a request's segments name granted
 pages, and go between those pages and the image in one vectored call.  Requests are finished in order, before the next
 one is begun: so FLUSH and barriers cover everything before them, and a flush is answered only when the image's
-``flush`` has returned.
+``flush`` has returned.  Where the host's disk is slow to say so, a thread waits for it: the queue stands still, and the
+rest of domain 0 does not.
 
 Front ends served: xen-blkfront of Linux (blk-mq, persistent grants, indirect segments), mini-os, and whatever keeps
 to blkif.h with the x86-64 or the x86-32 layout.  The disk may grow, and a drive get another medium, while the guest uses
@@ -11,7 +12,11 @@ it.  Left out: the packet command.
 """
 
 import logging
+import os
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from xenfast.abi.io import blkif
@@ -27,7 +32,7 @@ from xenfast.abi.io.blkif import (
     BLKIF_RSP_OKAY,
     SECTOR_SIZE,
 )
-from xenfast.dom0.block.raw import Unsupported
+from xenfast.dom0.block.raw import RawImage, Unsupported
 from xenfast.dom0.grants import Grants
 from xenfast.dom0.ring import BackRing, RingError
 from xenfast.dom0.xenbus import MAX_WARNINGS, Backend, ProtocolError
@@ -40,6 +45,7 @@ log = logging.getLogger("xenfast")
 MAX_INDIRECT_SEGMENTS = 256
 MAX_RING_PAGE_ORDER = 4
 MAX_QUEUES = 4
+SLOW_FLUSH = 0.002  # seconds: waking two threads of the host takes less than that
 ROUNDS_PER_EVENT = 4  # rings' worth of requests served before others in domain 0 have their turn
 
 FEATURES = {
@@ -66,7 +72,7 @@ class Blkback(Backend):
     def __init__(self, hypervisor: Any, store: Any, domain: Any, handle: int, image: Any) -> None:
         super().__init__(hypervisor, store, domain, handle)
         self.image = image
-        self.discard = self.secure = False
+        self.discard = self.secure = self.slow_disk = False
         self.queues: list[Queue] = []
         self.persistent = False
         self.counts: Counter[str] = Counter()
@@ -139,6 +145,10 @@ class Blkback(Backend):
             self.write_properties()
             self.store.write(f"{self.path}/state", int(self.state))
 
+    def timed(self, seconds: float) -> None:
+        """A flush took so long.  With virtual time nothing may depend on that."""
+        self.slow_disk = seconds > SLOW_FLUSH and not self.hypervisor.clock.is_virtual
+
     def disconnect(self) -> None:
         queues, self.queues = self.queues, []
         for queue in queues:
@@ -167,6 +177,24 @@ COUNTER_OF = {
 }
 
 
+class Flush:
+    """A flush under way in a thread of its own; ``done(error, seconds)`` is called in domain 0's loop."""
+
+    def __init__(self, fd: int, loop: Any, done: Callable[[OSError | None, float], None]) -> None:
+        self.fd, self.loop, self.done = os.dup(fd), loop, done
+        threading.Thread(target=self.run, name="flush", daemon=True).start()
+
+    def run(self) -> None:
+        started, error = time.monotonic(), None
+        try:
+            os.fdatasync(self.fd)
+        except OSError as failed:
+            error = failed
+        finally:
+            os.close(self.fd)
+        self.loop.call_soon(self.done, error, time.monotonic() - started)
+
+
 class Queue:
     """A ring of requests and its event channel."""
 
@@ -180,6 +208,7 @@ class Queue:
         self.pages: list[Any] = []
         self.port = 0
         self.open = True
+        self.flushing = False
         self.grants = Grants(gnttab, vbd.persistent)
         try:
             for ref in ring_refs:
@@ -217,7 +246,7 @@ class Queue:
         """Serve the ring until it is empty, or come back later if the guest keeps filling it."""
         ring, served = self.ring, 0
         try:
-            while self.open:
+            while self.open and not self.flushing:
                 waiting = ring.pending()
                 if not waiting:
                     if ring.rest():
@@ -228,7 +257,10 @@ class Queue:
                     return
                 served += waiting
                 for _ in range(waiting):
-                    ring.respond(*self.serve(ring.take()))
+                    raw = ring.take()
+                    if raw[0] == BLKIF_OP_FLUSH_DISKCACHE and self.vbd.slow_disk and self.begin_flush(raw):
+                        break
+                    ring.respond(*self.serve(raw))
                 if ring.push():
                     self.evtchn.send(self.port)
         except RingError as error:
@@ -307,7 +339,38 @@ class Queue:
 
     def flush(self) -> None:
         if not self.image.readonly:
+            started = time.monotonic()
             self.image.flush()
+            self.vbd.timed(time.monotonic() - started)
+
+    def begin_flush(self, raw: bytes) -> bool:
+        """Have a thread wait for a slow disk; false where that cannot be, such as for formats with tables of their own."""
+        if raw[1] or type(self.image) is not RawImage or self.image.readonly:
+            return False
+        identity = self.abi.request.unpack_from(raw)[3]
+        self.flushing = True
+        self.counts["flushes"] += 1
+
+        def done(error: OSError | None, seconds: float) -> None:
+            self.flushing = False
+            self.vbd.timed(seconds)
+            if not self.open:
+                return
+            if error is not None:
+                self.counts["errors"] += 1
+                self.vbd.complain(f"a request fails: {error}")
+            self.ring.respond(identity, BLKIF_OP_FLUSH_DISKCACHE, BLKIF_RSP_OKAY if error is None else BLKIF_RSP_ERROR)
+            if self.ring.push():
+                self.evtchn.send(self.port)
+            self.on_event()
+
+        try:
+            Flush(self.image.fd, self.loop, done)
+        except (OSError, RuntimeError):         # no more descriptors or threads
+            self.flushing = False
+            self.counts["flushes"] -= 1
+            return False
+        return True
 
     def transfer_indirect(self, raw: bytes) -> None:
         """A read or write whose segments are listed in granted pages."""
