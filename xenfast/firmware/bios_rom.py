@@ -284,7 +284,8 @@ def build() -> Rom:
         asm.code(f"{name}: trap {name}\n iret")
     for name in WAITING:
         asm.code(f"{name}: trap {name}\n jc {name}_wait\n iret\n{name}_wait: sti\n hlt\n cli\n jmp {name}")
-    asm.code("int15_poll: sti\n nop\n nop\n cli\n near jmp int15")     # a wait too short for a tick
+    # a wait too short for a tick: some 5,000 instructions with interrupts on
+    asm.code("int15_poll: sti\n push cx\n mov cx, 5000\nint15_spin: loop int15_spin\n pop cx\n cli\n near jmp int15")
     asm.code("int10: iret")                                          # until a video BIOS takes it
     asm.org(0xF100)
     asm.code(STUBS)

@@ -101,7 +101,7 @@ class System:
         if left <= 0:
             self.deadline = None
             call.ah, call.cf = 0, False
-        elif left > 2 * TICK and not self.ports.inb(PIC[0][1]) & 1:
+        elif left > TICK and not self.ports.inb(PIC[0][1]) & 1:
             call.wait()
         else:
             call.jump(SEGMENT, self.labels["int15_poll"])
