@@ -68,11 +68,13 @@ def settings(*disks, **more):
     return {"name": "pc", "type": "hvm", "memory": 16, "vnc": 0, "disk": [str(each) for each in disks]} | more
 
 
-@pytest.mark.parametrize(("vdev", "boot", "shows"), [("hda", "c", "da"), ("xvda", "c", "da"), ("fda", "a", "dA")])
-def test_a_boot_sector_runs(disk, vdev, boot, shows):
+@pytest.mark.parametrize(("vdev", "boot", "shows", "more"), [
+    ("hda", "c", "da", {}), ("xvda", "c", "da", {}), ("fda", "a", "dA", {}), ("xvda", "c", "da", {"hdtype": "ahci"}),
+])  # fmt: skip
+def test_a_boot_sector_runs(disk, vdev, boot, shows, more):
     """The first sector of the disk or diskette starts, and has the serial port as its console and the screen."""
     with Host(96) as host:
-        domain = host.create(settings(f"{disk},raw,{vdev},w", boot=boot))
+        domain = host.create(settings(f"{disk},raw,{vdev},w", boot=boot, **more))
         domain.console.expect_exact(shows, timeout=20)
         domain.console.send("HAL")
         domain.console.expect_exact("IBM", timeout=20)

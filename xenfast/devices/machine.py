@@ -39,6 +39,7 @@ from typing import Any
 
 from xenfast.devices import cmos, cpu_map, uhci, vga_pci
 from xenfast.devices.acpi_pm import AcpiPm
+from xenfast.devices.ahci import Ahci
 from xenfast.devices.debugcon import DebugPort, PostPort
 from xenfast.devices.dma8237 import Dma
 from xenfast.devices.drive import Drive
@@ -90,14 +91,16 @@ class Gate:
 class PC:
     """The machine of a domain.  ``config`` has the keys of xl.cfg(5) that it needs (``libxl.config.DomainConfig``).
 
-    ``ide`` and ``floppies`` are drives by position; ``serial`` has a function for what is sent by each serial port, None for a port
-    that nobody listens to; ``cards`` are PCI functions that go into the first free slots, ``nics`` those that unplug takes away.
+    ``ide``, ``ahci`` and ``floppies`` are drives by position; ``serial`` has a function for what is sent by each serial port, None
+    for a port that nobody listens to; ``cards`` are PCI functions that go into the first free slots, ``nics`` those that unplug
+    takes away.
     """
 
     def __init__(
         self, domain: Any, config: Any, *, ide: Sequence[Drive | None] = (), floppies: Sequence[Drive | None] = (),
         serial: Sequence[Callable[[bytes], Any] | None] = (), parallel: Callable[[bytes], Any] | None = None,
         cards: Sequence[PciDevice] = (), nics: Sequence[PciDevice] = (), debug: Callable[[bytes], Any] | None = None,
+        ahci: Sequence[Drive | None] = (),
     ) -> None:  # fmt: skip
         self.domain, self.config = domain, config
         self.hvm = hvm = domain.hvm
@@ -138,13 +141,15 @@ class PC:
         self.ide = Piix3Ide(hvm.physmem, (self.irq(14), self.irq(15)), ide)
         self.pm = AcpiPm(timers, hvm.ports, self.irq(9), hvm.power_off)
         self.cpu_map = cpu_map.CpuMap(config.vcpus, self.pm.general_event)
-        self.platform = XenPlatform([self.ide], nics) if config.xen_platform_pci else None
+        self.ahci = Ahci(hvm.physmem, ahci) if any(ahci) else None
+        disks: list[Piix3Ide | Ahci] = [self.ide] if self.ahci is None else [self.ide, self.ahci]
+        self.platform = XenPlatform(disks, nics) if config.xen_platform_pci else None
         self.vga: vga_pci.VgaCard | None = None
         if config.vga != "none":
             memory = domain.hypervisor.memory
             self.vga = vga_pci.make(hvm, timers, memory, domain.domid, video_memory(config.videoram))
         self.usb = uhci.make(timers, hvm.physmem, getattr(config, "usb", 0), getattr(config, "usbdevice", []))
-        self.cards = [*cards, *nics]
+        self.cards = [*([self.ahci] if self.ahci is not None else []), *cards, *nics]
         self._fw_cfg: FwCfg | None = None
 
         self._ports()
@@ -153,8 +158,7 @@ class PC:
         self._parts()
         low, high = hvm.low_pages << 12, (hvm.high_pages << 12) + (1 << 32)
         types = [cmos.FLOPPY_1440 if drive is not None else cmos.NO_FLOPPY for drive in floppies]
-        disks = [drive is not None and not drive.cdrom for drive in ide]
-        cmos.fill(self.rtc, low, high, types, disks, config.vcpus)
+        cmos.fill(self.rtc, low, high, types, [drive is not None and not drive.cdrom for drive in ide], config.vcpus)
 
     # --- what is where ------------------------------------------------------------------------------------------------------
     def _ports(self) -> None:

@@ -1,7 +1,7 @@
 """The domain builder for HVM: RAM, the PC with its drives and ports, and the firmware that starts it.
 
-Follows tools/libs/light/libxl_dm.c for what is emulated: a disk hdX or xvdX with X from a to d is on the IDE controller (the PV
-drivers take it over as xvdX when they have unplugged that), fda and fdb are diskettes, others are for PV drivers only.
+Follows tools/libs/light/libxl_dm.c for what is emulated: a disk hdX or xvdX with X from a to d is on the IDE controller, or on AHCI up
+to f (the PV drivers take it over when they have unplugged that), fda and fdb are diskettes, others are for PV drivers only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("xenfast")
 
 PAGE = 4096
-IDE_DRIVES, FLOPPY_DRIVES, SERIAL_PORTS = 4, 2, 4
+SERIAL_PORTS = 4
 CODE32, DATA32, TSS32, TSS_LIMIT = 0xC09B, 0xC093, 0x8B, 0x67
 CR0_PE, CR0_ET = 1, 1 << 4
 
@@ -112,9 +112,9 @@ def build_hvm(domain: Domain, config: DomainConfig, images: dict[str, Image | No
         hvm.populate_ram(config.memory << 8)
         built = special_pages(domain)
         drives = {spec.vdev: make_drive(spec, images.get(spec.vdev)) for spec in config.disks}
-        ide, floppies = places(config, drives)
+        at = places(config, drives)
         nics = network_cards(domain, config, networks) if networks is not None else []
-        pc = PC(domain, config, ide=ide, floppies=floppies, serial=serial, nics=nics)
+        pc = PC(domain, config, ide=at.ide, ahci=at.ahci, floppies=at.floppies, serial=serial, nics=nics)
         loaded = hvmloader.load(domain, pc, config)
     except MemoryError as error:
         raise XenfastError(f"the domain's memory cannot be had: {error}") from None
@@ -142,19 +142,27 @@ def make_drive(spec: Any, image: Image | None) -> Drive:
     return Drive(image, cdrom=spec.cdrom, serial=f"XF{spec.position:05d}")
 
 
-def places(config: DomainConfig, drives: dict[str, Drive]) -> tuple[list[Drive | None], list[Drive | None]]:
-    """Drives by their place: of the IDE controller, of the diskette controller."""
-    ide: list[Drive | None] = [None] * IDE_DRIVES
-    floppies: list[Drive | None] = [None] * FLOPPY_DRIVES
+@dataclass
+class Places:
+    """Drives by their place on the controllers."""
+
+    ide: list[Drive | None] = field(default_factory=lambda: [None] * 4)
+    ahci: list[Drive | None] = field(default_factory=lambda: [None] * 6)
+    floppies: list[Drive | None] = field(default_factory=lambda: [None] * 2)
+
+
+def places(config: DomainConfig, drives: dict[str, Drive]) -> Places:
+    """With ``hdtype="ahci"`` disks are on the AHCI controller, CD-ROM drives on IDE all the same."""
+    found = Places()
     for spec in config.disks:
-        where, count = (floppies, FLOPPY_DRIVES) if spec.is_floppy else (ide, IDE_DRIVES)
-        if spec.is_scsi or spec.position >= count:
+        where = found.floppies if spec.is_floppy else found.ahci if config.hdtype == "ahci" and not spec.cdrom else found.ide
+        if spec.is_scsi or spec.position >= len(where):
             log.warning("disk %s: only the guest's PV drivers will see it, the emulated controllers have no such place", spec.vdev)
         elif where[spec.position] is not None:
             raise XenfastError(f"disk {spec.vdev!r}: there is another disk at this place")
         else:
             where[spec.position] = drives[spec.vdev]
-    return ide, floppies
+    return found
 
 
 def start_flat(core: Any, entry: int, ebx: int) -> None:
