@@ -7,11 +7,11 @@ clause 22 and a few of its own.  The EEPROM cannot be written.
 
 from typing import Any
 
+from xenfast.devices.microwire import Microwire
+
 # EECD
 SK, CS, DI, DO, REQ, GNT, PRESENT = 1, 2, 4, 8, 0x40, 0x80, 0x100
 EERD_START, EERD_DONE = 1, 0x10
-READ_OPCODE = 0b110
-ADDRESS_BITS = 6
 SUM = 0xBABA
 
 # EEPROM words beside the address: compatibility, ID, initialisation control (table 5-2)
@@ -28,36 +28,14 @@ class Eeprom:
 
     def reset(self) -> None:
         self.eecd = self.eerd = 0
-        self.shifted = self.count = 0           # what has come since the chip was selected
-        self.out: int | None = None             # bits that go out are counted here, from the first after the address on
+        self.wires = Microwire(self.words)
 
     def read_eecd(self) -> int:
-        value = self.eecd & (SK | CS | DI | REQ) | PRESENT | (GNT if self.eecd & REQ else 0)
-        if self.out is None or self.out < 0:
-            return value | (DO if self.out is None else 0)
-        word = self.words[(self.shifted + self.out // 16) & 63]
-        return value | (DO if word >> 15 - self.out % 16 & 1 else 0)
+        return self.eecd & (SK | CS | DI | REQ) | PRESENT | (GNT if self.eecd & REQ else 0) | (DO if self.wires.data else 0)
 
     def write_eecd(self, value: int) -> None:
-        old, self.eecd = self.eecd, value
-        if not value & CS:
-            self.shifted = self.count = 0
-            self.out = None
-        elif value & SK and not old & SK:
-            self._rise(bool(value & DI))
-        elif old & SK and not value & SK and self.out is not None:
-            self.out += 1
-
-    def _rise(self, bit: bool) -> None:
-        if self.out is not None or (not self.count and not bit):        # a command begins with a one
-            return
-        self.shifted, self.count = self.shifted << 1 | bit, self.count + 1
-        if self.count == 3 + ADDRESS_BITS:
-            if self.shifted >> ADDRESS_BITS == READ_OPCODE:
-                self.shifted &= (1 << ADDRESS_BITS) - 1
-                self.out = -1                   # a zero comes first
-            else:
-                self.shifted = self.count = 0
+        self.eecd = value
+        self.wires.drive(value & CS, value & SK, value & DI)
 
     def read_eerd(self) -> int:
         return self.eerd
@@ -67,11 +45,11 @@ class Eeprom:
             self.eerd = value & 0xFF00 | EERD_DONE | self.words[value >> 8 & 63] << 16
 
     def save(self) -> dict[str, Any]:
-        return {"eecd": self.eecd, "eerd": self.eerd, "shifted": self.shifted, "count": self.count, "out": self.out}
+        return {"eecd": self.eecd, "eerd": self.eerd, "wires": self.wires.save()}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.eecd, self.eerd, self.shifted = state["eecd"], state["eerd"], state["shifted"]
-        self.count, self.out = state["count"], state["out"]
+        self.eecd, self.eerd = state["eecd"], state["eerd"]
+        self.wires.load(state["wires"])
 
 
 # MDIC

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xenfast.devices.drive import Drive
 from xenfast.devices.e1000 import E1000
 from xenfast.devices.machine import PC
+from xenfast.devices.rtl8139 import Rtl8139
 from xenfast.dom0.net.frame import parse_mac
 from xenfast.errors import XenfastError
 from xenfast.firmware import hvmloader
@@ -33,7 +34,7 @@ CODE32, DATA32, TSS32, TSS_LIMIT = 0xC09B, 0xC093, 0x8B, 0x67
 CR0_PE, CR0_ET = 1, 1 << 4
 
 Output = Callable[[bytes], Any]
-MODELS: dict[str, Any] = {"": E1000, "e1000": E1000}
+MODELS: dict[str, Any] = {"": E1000, "e1000": E1000, "rtl8139": Rtl8139}
 
 
 @dataclass
