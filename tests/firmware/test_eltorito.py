@@ -1,5 +1,7 @@
 """Boot catalogs, and INT 13h functions 4Ah to 4Dh."""
 
+import json
+
 import pytest
 
 from tests.firmware.pc import BiosPc, disk
@@ -122,3 +124,33 @@ def test_functions_by_packet():
     assert pc.cpu.rip == 0x7C02 and pc.mem.read(0x7C00, 2) == b"\xFA\xF4"
     pc.mem.write(0x600, bytes((19, 7)))
     assert pc.interrupt(0x13, ax=0x4A00, si=0x600).ah == 1
+
+
+def test_the_state_of_the_bios():
+    """Saved and loaded into a new machine of the same kind: emulation, order of drives, locks, memory blocks; drives may be empty."""
+    pc = booted(2, boot_sector(HELLO), count=1)
+    pc.bios.memory_manager.allocate(16, 7, 1)
+    pc.interrupt(0x13, ax=0x4500, dx=0xE0)
+    state = json.loads(json.dumps(pc.bios.save()))
+    other = BiosPc(cdroms=[disk(disc(validation() + boot_entry(2, count=1), boot_sector(HELLO)), CDROM)],
+                   floppies=[disk(bytes(720 << 10), FLOPPY)], disks=[disk(bytes(1 << 20))])
+    other.bios.load(state)
+    assert other.bios.save() == state and other.bios.drives.get(0).emulated and other.bios.drives.get(0xE0).locks == 1
+    two = BiosPc(disks=[disk(bytes(1 << 20)), disk(boot_sector(HELLO).ljust(1 << 20, b"\0"))], boot="c")
+    two.bios.drives.of["disk"].reverse()
+    again = BiosPc(disks=[disk(bytes(1 << 20)), disk(bytes(2 << 20))])
+    again.bios.load(two.bios.save())
+    assert again.bios.drives.get(0x80).sectors == 4096
+
+
+def test_saved_in_the_boot_menu():
+    """A machine that was saved while power-on waited for a key begins power-on again."""
+    pc = BiosPc(boot="")
+    pc.power_on(budget=3000)
+    assert "No bootable device" in pc.screen.text
+    state = pc.bios.save()
+    pc.bios.routines.running.clear()
+    pc.bios.load(state)
+    pc.bios.config.boot = "c"
+    pc.bios.drives.of["disk"].append(disk(boot_sector(HELLO).ljust(1 << 20, b"\0")))
+    assert pc.run(budget=100_000) == Reason.HLT and pc.screen.text.count("xenfast BIOS") == 2 and pc.screen.text.endswith("Hello")

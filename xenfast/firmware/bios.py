@@ -9,6 +9,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,9 @@ from xenfast.firmware.apm import Apm
 from xenfast.firmware.bda import Area
 from xenfast.firmware.boot import Boot
 from xenfast.firmware.clock import Clock
-from xenfast.firmware.drives import BiosDrive, Drives
+from xenfast.firmware.drives import CDROM, BiosDrive, Drives
 from xenfast.firmware.edd import Edd
-from xenfast.firmware.eltorito import ElTorito
+from xenfast.firmware.eltorito import ElTorito, Entry, NotBootable
 from xenfast.firmware.int13 import Int13
 from xenfast.firmware.int15 import E820Map, System
 from xenfast.firmware.keyboard import Keyboard
@@ -70,6 +71,9 @@ class Bios:
         self.traps = Traps(hvm)
         self.routines = Routines(labels)
         self.drives = Drives(config.floppies, config.disks, config.cdroms)
+        for found in self.drives.of.values():
+            for place, drive in enumerate(found):
+                drive.info["place"] = place         # who boots becomes the first of its kind
         self.int13 = Int13(self.drives)
         self.edd = Edd(self.int13)
         self.eltorito = ElTorito(self.int13)
@@ -88,7 +92,7 @@ class Bios:
 
     def _bind(self) -> None:
         functions: dict[str, Handler] = {
-            "apic": self.post.apic, "post": self.post.post, "routine": self.routines.resume,
+            "apic": self.post.apic, "post": self.post.post, "routine": self.resume,
             "int18": self.boot.int18, "int19": self.boot.int19,
             "int02": self.nmi, "int05": self.print_screen, "int11": self.equipment, "int12": self.memory_size,
             "int13": self.int13.int13, "int40": self.int13.int13, "int14": self.serial.int14, "int15": self.system.int15,
@@ -107,6 +111,46 @@ class Bios:
             image[bios_rom.FONT:bios_rom.FONT + 1024] = self.config.font[:1024]
         self.hvm.rom(bios_rom.BASE, bytes(image))
         self.hvm.alias(ROM_ALIAS, bios_rom.BASE, bios_rom.SIZE)
+
+    # --- state -------------------------------------------------------------------------------------------------------
+    def save(self) -> dict[str, Any]:
+        """What is not in the guest's memory; power-on and boot menu are not saved in the middle."""
+        eltorito, drives = self.eltorito, self.drives
+        entry = eltorito.entry
+        return {
+            "done": self.post.done and not self.routines.running,
+            "order": {kind: [drive.info["place"] for drive in found] for kind, found in drives.of.items()},
+            "locks": {kind: [drive.locks for drive in found] for kind, found in drives.of.items()},
+            "cdrom": drives.of[CDROM].index(eltorito.cdrom) if eltorito.cdrom is not None else None,
+            "entry": [entry.media, entry.segment, entry.system, entry.count, entry.lba] if entry is not None else None,
+            "emulating": drives.emulation is not None,
+            "blocks": [[at, size, handle] for at, (size, handle) in self.memory_manager.blocks.items()],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """For a machine of the same configuration, with its memory in place."""
+        drives = self.drives
+        self.post.done = state["done"]
+        for kind, found in drives.of.items():
+            by_place = {drive.info["place"]: drive for drive in found}
+            found[:] = [by_place[place] for place in state["order"][kind]]
+            for drive, locks in zip(found, state["locks"][kind]):
+                drive.locks = locks
+        drives.measure()
+        drives.stop_emulation()
+        self.eltorito.cdrom = drives.of[CDROM][state["cdrom"]] if state["cdrom"] is not None else None
+        self.eltorito.entry = Entry(*state["entry"]) if state["entry"] is not None else None
+        if state["emulating"] and self.eltorito.cdrom is not None and self.eltorito.entry is not None:
+            with suppress(NotBootable):     # the disc has been changed meanwhile
+                self.eltorito.resume()
+        self.memory_manager.blocks = {at: (size, handle) for at, size, handle in state["blocks"]}
+
+    def resume(self, call: Call) -> None:
+        """Where a routine goes on; one that was lost by a save was power-on, which begins again."""
+        if self.routines.running or self.post.done:
+            self.routines.resume(call)
+        else:
+            self.post.post(call)
 
     # --- small services ----------------------------------------------------------------------------------------------
     def equipment(self, call: Call) -> None:

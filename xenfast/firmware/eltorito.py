@@ -100,10 +100,14 @@ class ElTorito:
         self.cdrom, self.entry = cdrom, entry
         if entry.media == NO_EMULATION:
             return FIRST[CDROM] + self.drives.of[CDROM].index(cdrom), entry
-        emulated = emulated_drive(cdrom, entry)
-        number = FIRST[DISK] if entry.media == EMULATED_DISK else FIRST[FLOPPY]
-        self.drives.start_emulation(emulated, number)
-        return number, entry
+        self.resume()
+        return self.drives.emulation_number, entry
+
+    def resume(self) -> None:
+        """Emulate what the entry of the disc describes."""
+        assert self.cdrom is not None and self.entry is not None
+        number = FIRST[DISK] if self.entry.media == EMULATED_DISK else FIRST[FLOPPY]
+        self.drives.start_emulation(emulated_drive(self.cdrom, self.entry), number)
 
     def load(self, call: Call, entry: Entry) -> None:
         """The sectors of the entry to where it wants them; DiskError where that fails."""
@@ -154,7 +158,7 @@ class ElTorito:
         self.cdrom, self.entry = drive, entry
         if entry.media != NO_EMULATION:
             try:
-                self.drives.start_emulation(emulated_drive(drive, entry), FIRST[DISK if entry.media == EMULATED_DISK else FLOPPY])
+                self.resume()
             except NotBootable:
                 raise DiskError(CONTROLLER) from None
         return entry
