@@ -2,8 +2,12 @@
 
 import hashlib
 import http.server
+import os
 import random
+import re
+import shutil
 import socket
+import subprocess
 import threading
 import urllib.request
 
@@ -26,7 +30,7 @@ cat > /lease <<'X'
 #!/bin/busybox sh
 if [ "$1" = bound ]; then
     ip addr add $ip/$mask dev eth0
-    ip route add default via $router
+    if [ -n "$router" ]; then ip route add default via $router; fi
     echo "nameserver $dns" > /etc/resolv.conf
     echo "leased $ip by $router"
 fi
@@ -147,3 +151,42 @@ poweroff -f
         assert counted["errors"] == 0 and counted["tx_bytes"] > SIZE and counted["rx_bytes"] > SIZE
         assert counted["tx_frames"] < SIZE / 4000
         assert not host.hypervisor.loop.failures
+
+
+QEMU = shutil.which("qemu-system-x86_64")
+
+
+@pytest.mark.skipif(QEMU is None, reason="QEMU is not installed (apt-get install qemu-system-x86)")
+def test_a_guest_of_qemu_on_our_switch(cloud, tmp_path):
+    """A machine of QEMU's, linked by its stream protocol, and a guest of ours get leases from one server; ours fetches
+    a file from the other."""
+    lease = "ip link set eth0 up\nudhcpc -q -n -i eth0 -s /lease\n"
+    serve = PRELUDE + lease + "dd if=/dev/urandom of=/www/file bs=64k count=64 2>/dev/null\nhttpd -h /www -p 80\n" \
+        "echo \"sum $(md5sum < /www/file)\"\nsleep 1000\n"
+    use = lease + """
+read line
+wget -q -O /www/file http://10.4.0.$line/file && echo "sum $(md5sum < /www/file)"
+poweroff -f
+"""
+    (tmp_path / "theirs").write_bytes(debian.initramfs(cloud, serve, ("virtio_pci", "virtio_net")))
+    with xenfast.Host() as host:
+        host.devices.networks.define("xenbr0", f"stream,addr=unix:{tmp_path}/link,server=on", "dhcp,net=10.4.0.0/24")
+        ours = guest(host, tmp_path, cloud, "ours", use, vif=[""])
+        with subprocess.Popen(
+            [QEMU, "-accel", "tcg", "-m", "192", "-kernel", cloud.image, "-initrd", tmp_path / "theirs", "-append", "console=ttyS0 quiet",
+             "-nodefaults", "-display", "none", "-serial", "stdio", "-netdev",
+             f"stream,id=n,server=off,addr.type=unix,addr.path={tmp_path}/link", "-device", "virtio-net-pci,netdev=n,romfile="],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        ) as qemu:  # fmt: skip
+            try:
+                text = bytearray()
+                host.add_reader(qemu.stdout.fileno(), lambda: text.extend(os.read(qemu.stdout.fileno(), 65536)))
+                assert host.run(lambda: b"sum " in text and text.endswith(b"\n"), TIMEOUT) == "until"
+                address = re.search(rb"leased 10\.4\.0\.(\d+)", text)[1].decode()
+                ours.console.expect("leased 10.4.0", timeout=TIMEOUT)
+                ours.console.sendline(address)
+                digest = ours.console.expect(r"sum (\w+)", timeout=TIMEOUT)[1]
+                assert digest.encode() == re.search(rb"sum (\w+)", text)[1]
+                host.remove_reader(qemu.stdout.fileno())
+            finally:
+                qemu.kill()

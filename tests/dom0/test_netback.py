@@ -294,8 +294,8 @@ def test_bad_pages_for_packets(machine, backend, world):
 def test_random_slots_never_hurt(machine, backend, world):
     """Thousands of random slots: the interface answers or closes; no exception, nothing left mapped."""
     random_ = random.Random(7)
-    for _ in range(60):
-        front = NetFront(machine, backend)
+    for _ in range(170):
+        front = NetFront(machine, backend, posted=16)
         pages = [Page(front.half).ref for _ in range(3)]
         for _ in range(6):
             for _ in range(random_.randint(1, 40)):
