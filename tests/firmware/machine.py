@@ -29,7 +29,8 @@ KEYS = {
 class Machine:
     """``disks``, ``cdroms``, ``floppies``: bytes or paths.  ``wait(text)`` runs until it stands on the screen."""
 
-    def __init__(self, mib=16, *, disks=(), cdroms=(), floppies=(), cards=(), clock=VirtualClock, vcpus=1, engine="auto", **changes):
+    def __init__(self, mib=16, *, disks=(), cdroms=(), floppies=(), cards=(), make_cards=None, clock=VirtualClock, vcpus=1,
+                 engine="auto", **changes):
         config = SimpleNamespace(**CONFIG | {"vcpus": vcpus, "maxvcpus": vcpus} | changes)
         self.hv = Hypervisor(mib + 32, clock=clock(), **({} if engine == "auto" else {"engine": engine}))
         pages = mib << 8
@@ -37,6 +38,7 @@ class Machine:
         self.domain.hvm.populate_ram(pages)
         self.serial = bytearray()
         self.images = []
+        cards = make_cards(self.domain.hvm) if make_cards is not None else cards
         drives = [Drive(self.open(one)) for one in disks]
         drives += [None] * (2 - len(drives)) + [Drive(self.open(one), cdrom=True) for one in cdroms]
         self.pc = PC(self.domain, config, ide=drives, floppies=[Drive(self.open(one)) for one in floppies],

@@ -214,6 +214,7 @@ class BiosPc(Pc):
         for name, value in registers.items():
             setattr(call, name, value)
         reason = self.run(0, 0x7C00, budget)
+        assert not self.bios.traps.failures
         if reason != Reason.HLT or cpu.rip != 0x7C04:
             return None
         call = Call(self.hvm, cpu)

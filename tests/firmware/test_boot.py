@@ -92,6 +92,15 @@ def test_a_disk_without_a_boot_sector():
     assert pc.screen.text.endswith("Hello")
 
 
+def test_the_second_disk():
+    """The first disk that boots is 80h, whichever it was."""
+    second = disk(boot_sector(HELLO) + bytes(2 << 20))
+    pc = BiosPc(disks=[disk(bytes(1 << 20)), second], boot="c")
+    pc.power_on()
+    assert "Hard disk: not bootable" in pc.screen.text and "Booting from Hard disk 1...\r\nHello" in pc.screen.text
+    assert pc.bios.drives.get(0x80) is second
+
+
 def test_the_boot_menu():
     """Esc brings a list of everything; a digit boots it as the first of its kind."""
     second = disk(boot_sector(HELLO.replace("Hello", "second")) + bytes(2 << 20))

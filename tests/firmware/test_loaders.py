@@ -11,6 +11,9 @@ import pytest
 
 from tests.cpu.asm import assemble
 from tests.firmware.machine import Clock, Machine
+from tests.firmware.pc import Memory
+from xenfast.devices.ahci import Ahci
+from xenfast.devices.drive import Drive
 from xenfast.devices.pci import PIN_A, PciDevice
 
 MODULES = Path("/usr/lib/syslinux/modules/bios")
@@ -279,3 +282,14 @@ def test_the_first_character_comes_soon(tmp_path):
         machine.wait("here I am", 5)
         assert time.monotonic() - start < 2.5, "ten times of what it takes on an idle host"
         assert machine.domain.vcpus[0].core.instructions < 200_000
+
+
+def test_a_disk_behind_ahci():
+    """Whatever controller a drive hangs on, INT 13h boots it; its device path says where it is."""
+    drives = [Drive(Memory(program("SATA disk").ljust(1 << 20, b"\0"))), Drive(Memory(bytes(1 << 20)), cdrom=True)]
+
+    with Machine(16, make_cards=lambda hvm: [Ahci(hvm.physmem, drives)], boot="dc") as machine:
+        machine.wait("SATA disk")
+        assert "CD-ROM: not bootable" in machine.screen
+        disk = machine.bios.drives.get(0x80)
+        assert disk.info["pci"] == (0, 4, 0) and disk.info["interface"] == "SATA"

@@ -435,6 +435,7 @@ def test_whatever_a_program_gives_them(seed):
             edx=rng.choice((SMAP, words[11] << 16 | words[3], 0x80, 0xE0, 0)), si=words[4], di=words[5], bp=words[6], ds=words[7],
             es=rng.choice((0, words[7], 0xFFFF)), ss=rng.choice((0, 0, 0xFFFF, words[0])),
         )
+        assert not pc.bios.traps.failures
         fresh = rng.random() < 0.1 or bool(pc.cpu.cr0 & 1)
 
 
@@ -444,5 +445,6 @@ def test_the_stubs_may_be_entered_anywhere(pc):
         pc.cpu.rsp = 0x7000
         pc.cpu.rflags = 2
         pc.run(0xF000, offset, 40)
+        assert not pc.bios.traps.failures
     for name in ("routine_back", "post_halt"):
         assert bios_rom.SEGMENT == 0xF000 and pc.bios.rom.labels[name]

@@ -68,13 +68,13 @@ class Boot:
         return [*lines, ""] if lines else lines
 
     def candidates(self) -> list[Candidate]:
-        """In the order of the configuration; of each kind the first drive, and all of the network's."""
+        """In the order of the configuration; of diskettes the first, of the others all."""
         found = []
         for letter in self.bios.config.boot:
             kind = KINDS.get(letter)
             if kind is not None:
                 drives = self.bios.drives.of[kind]
-                found += [self._candidate(drives[0])] if drives and kind != CDROM else [self._candidate(drive) for drive in drives]
+                found += [self._candidate(drive) for drive in (drives[:1] if kind == FLOPPY else drives)]
             elif letter == "n":
                 found += [Candidate(NETWORK, network.name, network=network) for network in self.networks]
         return found
@@ -151,9 +151,6 @@ class Boot:
 
     def _load_sector(self, call: Call, drive: BiosDrive) -> int:
         """The first sector to 7C00h; the number of the drive."""
-        drives = self.bios.drives.of[drive.kind]
-        drives.remove(drive)
-        drives.insert(0, drive)                 # whoever boots is the first of its kind
         if not drive.ready:
             raise NotBootable("no diskette" if drive.kind == FLOPPY else "no disk")
         if drive.kind == FLOPPY:
@@ -165,6 +162,10 @@ class Boot:
         # A diskette needs no signature (the PC's first boot sectors have none), but code.
         if (drive.kind == DISK and sector[510:] != b"\x55\xAA") or (drive.kind == FLOPPY and len(set(sector[:16])) == 1):
             raise NotBootable("it has no boot sector")
+        drives = self.bios.drives.of[drive.kind]
+        drives.remove(drive)
+        drives.insert(0, drive)                 # whoever boots is the first of its kind
+        self.bios.post.disks(call)
         call.mem.write(LOAD, sector)
         return 0x80 if drive.kind == DISK else 0x00
 

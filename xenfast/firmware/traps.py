@@ -187,6 +187,7 @@ class Traps:
     def __init__(self, hvm: Any) -> None:
         self.hvm = hvm
         self.handlers: dict[int, Handler] = {}
+        self.failures = 0           # services that raised
         self.region = Region(1, self._read, self._write, width=1, name="firmware")
         hvm.ports.add(TRAP_PORT, self.region)
 
@@ -207,7 +208,11 @@ class Traps:
             log.info("firmware: port %#x written from %#x, where no service is (value %#x)", TRAP_PORT, address, value)
             return
         cpu.rflags &= ~CF
-        handler(Call(self.hvm, cpu))
+        try:
+            handler(Call(self.hvm, cpu))
+        except Exception:           # a bug of ours, not the guest's right to stop the machine
+            self.failures += 1
+            log.exception("firmware: the service at %#x has failed", address)
 
 
 def current_cpu(hvm: Any) -> Any:
