@@ -36,13 +36,14 @@ class Machine:
         pages = mib << 8
         self.domain = self.hv.create_domain("guest", kind="hvm", vcpus=vcpus, max_pages=pages + 8192)
         self.domain.hvm.populate_ram(pages)
-        self.serial = bytearray()
+        self.serial, self.printed = bytearray(), bytearray()
         self.images = []
         cards = make_cards(self.domain.hvm) if make_cards is not None else cards
         drives = [Drive(self.open(one)) for one in disks]
         drives += [None] * (2 - len(drives)) + [Drive(self.open(one), cdrom=True) for one in cdroms]
         self.pc = PC(self.domain, config, ide=drives, floppies=[Drive(self.open(one)) for one in floppies],
-                     serial=[lambda data: self.hv.loop.call_soon(self.serial.extend, data)], cards=cards)
+                     serial=[lambda data: self.hv.loop.call_soon(self.serial.extend, data)],
+                     parallel=self.printed.extend, cards=cards)
         self.loaded = hvmloader.load(self.domain, self.pc, config)
         self.bios = self.loaded.bios
         self.domain.start_hvm()

@@ -111,6 +111,19 @@ def test_the_mouse():
         assert "0005 0003" in seen or "0005 00FD" in seen
 
 
+def test_print_screen():
+    """The PrtSc key: the screen goes to the first printer, line by line, and the cursor stays where it was."""
+    with boot("mov si, offset text; call say; jmp stop; text: .asciz \"to be printed\"") as machine:
+        machine.wait("to be printed")
+        machine.pc.ps2.keyboard.key(0xB7, True)
+        machine.pc.ps2.keyboard.key(0xB7, False)
+        machine.run(lambda: machine.printed.count(b"\n") >= 25, 20)
+        lines = machine.printed.decode("cp437").split("\r\n")
+        assert [line.rstrip() for line in lines[:25]] == machine.screen.split("\n") and lines[0].startswith("xenfast BIOS")
+        machine.run(lambda: machine.bios.hvm.physmem.read(0x500, 1) == b"\0", 5)
+        assert machine.bios.hvm.physmem.read(0x500, 1) == b"\0"
+
+
 def test_two_processors():
     """The other processor waits for SIPI; the boot screen counts both."""
     with boot("mov si, offset text; call say; jmp stop; text: .asciz \"runs\"", vcpus=2) as machine:
