@@ -73,6 +73,20 @@ def test_seabios_gets_interrupts():
         assert memory.read_int(0x46C, 4) > before + 2
 
 
+def test_the_kernel_sees_two_nodes(tmp_path):
+    """vnuma: SRAT and SLIT give it memory, processors and distances of each."""
+    script = """
+    for node in /sys/devices/system/node/node*; do echo NODE ${node##*/} $(cat $node/cpulist) $(cat $node/distance); done
+    echo DONE
+    poweroff -f
+    """
+    nodes = [["size=128", "vcpus=0", "vdistances=10,25"], ["size=128", "vcpus=1", "vdistances=25,10"]]
+    with Guest(grub_iso(tmp_path / "numa.iso", script), memory=256, vcpus=2, vnuma=nodes) as guest:
+        text = guest.run()
+    assert "NODE node0 0 10 25" in text and "NODE node1 1 25 10" in text, text[-2000:]
+    assert not re.search(r"(SRAT|SLIT|ACPI).*([Ee]rror|invalid|not used|BIOS bug)", text)
+
+
 def test_processors_come_and_go(tmp_path):
     """ACPI tells the kernel of a vcpu that is plugged in, user space turns it on; plugged out, it is ejected."""
     script = """

@@ -13,6 +13,7 @@ from xenfast.xen.time import VirtualClock
 CONFIG = {
     "firmware_override": "", "bios": "seabios", "bios_path_override": "", "boot": "dc", "acpi": 1, "apic": 1, "hpet": 1, "vga": "stdvga",
     "acpi_s3": 1, "acpi_s4": 1, "acpi_laptop_slate": 0, "acpi_firmware": "", "smbios_firmware": "", "smbios": {}, "ms_vm_genid": "",
+    "vnuma": (),
     "mmio_hole": 0, "vcpus": 2, "maxvcpus": 4, "serial": ["pty"], "uuid": "00112233-4455-6677-8899-aabbccddeeff", "disks": [],
 }
 

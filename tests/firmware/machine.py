@@ -14,6 +14,7 @@ from xenfast.xen.time import Clock, VirtualClock
 CONFIG = {
     "firmware_override": "", "bios": "", "bios_path_override": "", "boot": "cda", "acpi": 1, "apic": 1, "hpet": 1, "vga": "stdvga",
     "acpi_s3": 1, "acpi_s4": 1, "acpi_laptop_slate": 0, "acpi_firmware": "", "smbios_firmware": "", "smbios": {}, "ms_vm_genid": "",
+    "vnuma": (),
     "mmio_hole": 0, "vcpus": 1, "maxvcpus": 1, "serial": ["pty"], "uuid": "00112233-4455-6677-8899-aabbccddeeff", "disks": [],
     "xen_platform_pci": 1, "timer_mode": "no_delay_for_missed_ticks", "localtime": 0, "rtc_timeoffset": 0, "videoram": 0,
 }

@@ -21,7 +21,7 @@ from typing import Any
 
 from xenfast.devices.fw_cfg import BOOT_MENU
 from xenfast.errors import XenfastError
-from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, pci_setup, pirq, qemu_tables, smbios
+from xenfast.firmware import bios_machine, e820, fw_images, mptable, mtrr, numa, pci_setup, pirq, qemu_tables, smbios
 from xenfast.firmware.acpi import build as acpi_build
 from xenfast.firmware.acpi.machine import GENERATION_ID, IO_APIC, IO_APIC_ID, PCI_IRQS, TABLES, Machine
 
@@ -133,7 +133,7 @@ def _ovmf(domain: Any, pc: Any, config: Any) -> Loaded:
     ram = [(first, end - first) for first, end in ((0, low), (FOUR_GIB, high)) if end > first]
     disks = [(spec.vdev, spec.cdrom) for spec in config.disks]
     qemu_tables.fill(
-        pc.fw_cfg(), describe(config, placement), describe_smbios(domain, config, cpu_signature(domain)), ram,
+        pc.fw_cfg(), describe(config, placement, low, high), describe_smbios(domain, config, cpu_signature(domain)), ram,
         qemu_tables.boot_paths(config.boot, disks, network_slots(pc.pci)), acpi=bool(config.acpi),
     )
     if config.ms_vm_genid:
@@ -216,7 +216,7 @@ def prepare(domain: Any, pc: Any, config: Any, tables_at: int | None, *, rom_sta
     acpi = None
     end = TABLES
     if config.acpi:
-        acpi = acpi_build.build(describe(config, placement))
+        acpi = acpi_build.build(describe(config, placement, low, high))
         put(hvm, acpi.base, acpi.data)
         end = acpi.end
         if config.ms_vm_genid:
@@ -234,14 +234,14 @@ def prepare(domain: Any, pc: Any, config: Any, tables_at: int | None, *, rom_sta
     return Loaded(found, placement, acpi, tables)
 
 
-def describe(config: Any, placement: pci_setup.Placement) -> Machine:
+def describe(config: Any, placement: pci_setup.Placement, low: int, high: int) -> Machine:
     """The machine as the ACPI tables see it."""
     serial = [text for text in config.serial if text != "none"] if config.serial else []
     return Machine(
         vcpus=config.vcpus, max_vcpus=config.maxvcpus, apic=bool(config.apic), hpet=bool(config.hpet),
         vga=config.vga != "none", com=(len(serial) > 0, len(serial) > 1), s4=bool(config.acpi_s4),
         laptop_slate=bool(config.acpi_laptop_slate), pci_window=placement.window, pci_window_high=placement.window_high,
-        generation_id=bool(config.ms_vm_genid),
+        generation_id=bool(config.ms_vm_genid), numa=numa.place(config.vnuma, low, high),
         extra=acpi_build.split_tables(fw_images.read(config.acpi_firmware, "ACPI tables")) if config.acpi_firmware else (),
     )
 

@@ -24,7 +24,7 @@ FADT_POINTERS = ((36, 4), (40, 4), (132, 8), (140, 8))      # FACS, DSDT, and bo
 def fill(device: fw_cfg.FwCfg, machine: Machine, firmware_info: smbios.Smbios, ram: list[tuple[int, int]],
          boot: list[str] | None = None, *, acpi: bool = True) -> None:
     """Everything that a machine's firmware asks for.  ``ram``: (first byte, bytes) of each range; ``boot``: Open Firmware paths."""
-    device.add_int(fw_cfg.NB_CPUS, 2, machine.vcpus)
+    device.add_int(fw_cfg.NB_CPUS, 2, machine.processors)      # those not plugged in yet answer SIPI as well, as under Xen
     device.add_int(fw_cfg.MAX_CPUS, 2, machine.processors)
     device.add_int(fw_cfg.RAM_SIZE, 8, sum(size for _, size in ram))
     device.add(fw_cfg.UUID, firmware_info.uuid)

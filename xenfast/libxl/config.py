@@ -17,6 +17,7 @@ from typing import Any
 
 from xenfast import cpuid
 from xenfast.errors import XenfastError
+from xenfast.firmware import numa
 from xenfast.libxl import cpulist, disk, framebuffer, keys, network
 from xenfast.libxl.cfgfile import Value, parse_settings
 
@@ -85,6 +86,7 @@ class DomainConfig:
     smbios_firmware: str = ""           # a file with SMBIOS structures
     smbios: dict[str, Any] = field(default_factory=dict)        # KEY -> string, or several of "oem"
     ms_vm_genid: str = ""               # a UUID, "" for none
+    vnuma: tuple[numa.Vnode, ...] = ()
     # HVM guests: processor and platform
     pae: int = 1
     nx: int = 1
@@ -189,6 +191,8 @@ def from_dict(settings: dict[str, Any], where: str = "config") -> DomainConfig:
     config.cpuid = _cpuid(values, fail)
     if config.type == "hvm":
         _hvm(config, values, fail)
+    elif values.get("vnuma"):
+        log.warning("'vnuma' has no effect: only HVM guests are told of nodes")
     config.name = _name(config.name or "domain", fail)
     config.uuid = _uuid(config, fail)
     _devices(config, values, fail)
@@ -326,6 +330,10 @@ def _hvm(config: DomainConfig, values: dict[str, Any], fail: Fail) -> None:
     config.usbdevice = [str(item) for item in _as_list(values.get("usbdevice"))]
     config.smbios = _pairs("smbios", values.get("smbios") or [], fail)
     config.ms_vm_genid = _genid(values, fail)
+    try:
+        config.vnuma = numa.parse(values.get("vnuma") or [], config.memory, config.maxvcpus)
+    except XenfastError as error:
+        raise fail(f"vnuma: {error}") from None
     _vnclisten(config, values.get("vnclisten", ""), fail)
     if config.usbversion and (config.usb or config.usbdevice):
         raise fail("usbversion cannot be combined with usb or usbdevice")

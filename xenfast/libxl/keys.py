@@ -51,7 +51,7 @@ _TABLE = [
     *_keys(NUMBER, IGNORED, "period slice budget extratime latency", "the scheduler is the credit scheduler"),
     # Memory
     *_keys(NUMBER, SUPPORTED, "memory maxmem"),
-    *_keys(LIST, MISSING, "vnuma", "guests see one node of memory"),
+    *_keys(LIST, SUPPORTED, "vnuma"),
     # Event actions
     *_keys(STRING, SUPPORTED, "on_poweroff on_reboot on_crash on_watchdog on_soft_reset"),
     # Direct kernel boot

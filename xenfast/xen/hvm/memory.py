@@ -208,6 +208,11 @@ EXTENTS = {
     abi.XENMEM_populate_physmap: _populate,
 }
 
+def _no_vnuma(domain: "Domain", vcpu: "Vcpu", arg: int) -> int:
+    """Nodes are told by ACPI; hvmloader asks, and makes no SRAT then."""
+    return -errno.EOPNOTSUPP
+
+
 OPERATIONS = pv.OPERATIONS | {
     abi.XENMEM_add_to_physmap: _add_to_physmap,
     abi.XENMEM_add_to_physmap_batch: _add_to_physmap_batch,
@@ -216,4 +221,5 @@ OPERATIONS = pv.OPERATIONS | {
     abi.XENMEM_exchange: _not_translated,
     abi.XENMEM_machphys_mapping: _no_m2p,
     abi.XENMEM_machine_memory_map: _no_m2p,
+    abi.XENMEM_get_vnumainfo: _no_vnuma,
 }
