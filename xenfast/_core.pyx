@@ -117,6 +117,7 @@ include "cpu/api_snapshot.pxi"  # Snapshot
 include "cpu/api_pvdomain.pxi"  # PvDomain
 include "cpu/api_pv.pxi"        # PvVcpu
 include "cpu/api_hvm.pxi"       # HvmVcpu
+include "cpu/api_hvm_state.pxi"  # its state, saved and loaded
 include "cpu/api_decode.pxi"    # the decoder by itself
 
 init_cpuid()

@@ -35,7 +35,8 @@ class Code:
 
     def address(self):
         r = self.rng
-        return r.choice((FIRST + r.randrange(48) << 12, 0xA0000, 0xF0000000, APIC, 0xFFFFF000, r.getrandbits(32))) + r.choice((0, 1, 4094, 8))
+        page = r.choice((FIRST + r.randrange(48) << 12, 0xA0000, 0xF0000000, APIC, 0xFFFFF000, r.getrandbits(32)))
+        return page + r.choice((0, 1, 4094, 8))
 
     def load(self, register):
         return bytes([0xB8 + register]) + struct.pack("<I", self.word() & 0xFFFFFFFF)
@@ -45,7 +46,8 @@ class Code:
         return b"\xc7\x04\x25" + struct.pack("<II", APIC + self.rng.choice(APIC_REGISTERS), value)      # mov dword [disp32], imm
 
     def msr(self):
-        return b"\xb9" + struct.pack("<I", self.rng.choice(MSRS)) + self.load(0) + self.load(2) + self.rng.choice((b"\x0f\x30", b"\x0f\x32"))
+        number = b"\xb9" + struct.pack("<I", self.rng.choice(MSRS))
+        return number + self.load(0) + self.load(2) + self.rng.choice((b"\x0f\x30", b"\x0f\x32"))
 
     def memory(self):
         kind = self.rng.choice((b"\xa5", b"\xf3\xa4", b"\xf3\xab", b"\xf2\xae", b"\x8b\x07", b"\x89\x07", b"\xf0\x01\x07", b"\x87\x07",
@@ -73,7 +75,8 @@ class Code:
 
 def context32(guest):
     flat = {f"{name}_limit": 0xFFFFFFFF for name in ("cs", "ds", "ss", "es")} | dict.fromkeys(("ds_ar", "ss_ar", "es_ar"), 0xC93)
-    regs = hvm_vcpu.vcpu_hvm_x86_32.pack(eip=guest.va(5), esp=guest.va(4), eflags=2, cr0=0x11, cs_ar=0xC9B, tr_ar=0x8B, tr_limit=0x67, **flat)
+    regs = hvm_vcpu.vcpu_hvm_x86_32.pack(
+        eip=guest.va(5), esp=guest.va(4), eflags=2, cr0=0x11, cs_ar=0xC9B, tr_ar=0x8B, tr_limit=0x67, **flat)
     return hvm_vcpu.vcpu_hvm_context.pack(mode=hvm_vcpu.VCPU_HVM_MODE_32B, cpu_regs=regs)
 
 

@@ -181,6 +181,19 @@ cdef class HvmVcpu(Vcpu):
         """Bits of CR4 that the CPUID policy allows."""
         return self.c.cr4_legal
 
+    def save(self):
+        """All of it as plain values (numbers, bytes, lists, dicts); while it does not run."""
+        check_not_running(self.c)
+        return hvm_save(self)
+
+    def load(self, dict state not None):
+        """What save() gave, here or on another host; ValueError when that is not possible.  The CPUID policy is to be the same."""
+        check_not_running(self.c)
+        try:
+            hvm_load(self, state)
+        except (AttributeError, KeyError, IndexError, TypeError, OverflowError) as error:
+            raise ValueError(f"this is not the state of a vcpu: {error!r}") from None
+
     def init(self):
         """As INIT does; then run() waits for SIPI unless it is the bootstrap processor."""
         cpu_init(self.c)

@@ -55,7 +55,8 @@ class Vcpu:
         self.runstate_area = 0          # guest linear address of the registered copy
         self.runstate_dirty = False     # the copy is out of date
         self.runstate_layout = abi.runstate_info        # as wide as the caller was that registered it
-        self.info_mfn: int | None = None    # frame of a registered vcpu_info
+        self.info_mfn: int | None = None    # frame of a registered vcpu_info, and where in it
+        self.info_offset = 0
         self.core: Any = domain.hypervisor.make_core(self)
         if domain.hypervisor.profiler is not None:
             self.core.profiling = True
@@ -105,12 +106,16 @@ class Vcpu:
         """
         view = self.hypervisor.memory.view(mfn)[offset:offset + xen.VCPU_INFO_SIZE]
         view[:] = self.info_view
-        self.info_mfn = mfn
-        self._place_info(view)
-        self.core.set_vcpu_info(mfn, offset)
+        self.take_info(mfn, offset)
         places = self.domain.shared_places
         view[places.selector:places.selector + (1 << places.shift) // 8] = b"\xff" * ((1 << places.shift) // 8)
         self.mark_events_pending()
+
+    def take_info(self, mfn: int, offset: int) -> None:
+        """From now on that is the vcpu_info, with what it holds."""
+        self.info_mfn, self.info_offset = mfn, offset
+        self._place_info(self.hypervisor.memory.view(mfn)[offset:offset + xen.VCPU_INFO_SIZE])
+        self.core.set_vcpu_info(mfn, offset)
 
     # --- events ------------------------------------------------------------------------------------------------------
     def mark_events_pending(self) -> None:
