@@ -110,7 +110,8 @@ class Port:
             case 0x14:
                 return self.enabled
             case 0x18:
-                return (self.command | self.slot << 8 | (CMD_FR if self.command & CMD_FRE else 0) | (CMD_CR if self.command & CMD_ST else 0))
+                running = (CMD_FR if self.command & CMD_FRE else 0) | (CMD_CR if self.command & CMD_ST else 0)
+                return self.command | self.slot << 8 | running
             case 0x20:
                 return self.tfd
             case 0x24:
@@ -193,7 +194,8 @@ class Port:
         d = self.device
         assert d is not None
         return bytes((
-            d.status, d.error, d.lba_low, d.lba_mid, d.lba_high, d.device, d.hob_lba_low, d.hob_lba_mid, d.hob_lba_high, 0, d.count, d.hob_count,
+            d.status, d.error, d.lba_low, d.lba_mid, d.lba_high, d.device,
+            d.hob_lba_low, d.hob_lba_mid, d.hob_lba_high, 0, d.count, d.hob_count,
         ))  # fmt: skip
 
     def send_d2h(self, interrupt: bool = True) -> None:

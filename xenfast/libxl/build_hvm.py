@@ -15,6 +15,7 @@ from xenfast.devices.drive import Drive
 from xenfast.devices.e1000 import E1000
 from xenfast.devices.machine import PC
 from xenfast.devices.rtl8139 import Rtl8139
+from xenfast.devices.virtio_net import VirtioNet
 from xenfast.dom0.net.frame import parse_mac
 from xenfast.errors import XenfastError
 from xenfast.firmware import hvmloader
@@ -34,7 +35,7 @@ CODE32, DATA32, TSS32, TSS_LIMIT = 0xC09B, 0xC093, 0x8B, 0x67
 CR0_PE, CR0_ET = 1, 1 << 4
 
 Output = Callable[[bytes], Any]
-MODELS: dict[str, Any] = {"": E1000, "e1000": E1000, "rtl8139": Rtl8139}
+MODELS: dict[str, Any] = {"": E1000, "e1000": E1000, "rtl8139": Rtl8139, "virtio": VirtioNet, "virtio-net": VirtioNet}
 
 
 @dataclass
