@@ -2,16 +2,22 @@
 the power button, every way to reboot.
 """
 
+import hashlib
+import http.server
+import random
 import shutil
 import subprocess
+import threading
 
 import pytest
 
 from scripts import debian
+from xenfast.dom0.net import slirp
 from xenfast.libxl.host import Host
 
 pytestmark = pytest.mark.slow
-MODULES = {"generic": ("ata_piix", "sd_mod", "xen-blkfront", "ext4", "evdev"), "cloud": ("xen-blkfront", "ext4", "evdev")}
+MODULES = {"generic": ("ata_piix", "ahci", "sd_mod", "xen-blkfront", "xen-netfront", "ext4", "evdev", "af_packet", "e1000", "8139too"),
+           "cloud": ("xen-blkfront", "ext4", "evdev")}
 DISK = """
 busybox --install -s /bin
 mkdir -p /mnt
@@ -25,7 +31,7 @@ md5sum /mnt/file > /tmp/after
 cmp /tmp/before /tmp/after && echo same
 umount /mnt
 echo cpus $(grep -c ^processor /proc/cpuinfo)
-grep -E "blkif|ata_piix" /proc/interrupts
+grep -E "blkif|ata_piix|ahci" /proc/interrupts
 poweroff -f
 """
 BUTTON = """
@@ -34,6 +40,21 @@ echo ready
 for i in /sys/class/input/input*; do grep -q "Power Button" $i/name && e=$(ls -d $i/event*); done
 dd if=/dev/input/$(basename $e) bs=24 count=1 > /dev/null
 echo pressed
+poweroff -f
+"""
+NETWORK = """
+busybox --install -s /bin
+cat > /lease <<'X'
+#!/bin/busybox sh
+[ "$1" = bound ] && ip addr add $ip/$mask dev eth0 && ip route add default via $router
+X
+chmod +x /lease
+ip link set eth0 up
+sleep 1
+udhcpc -i eth0 -s /lease -n -q -f
+wget -q -O /file http://10.0.2.2:{port}/
+md5sum /file
+grep -E "eth0|vif" /proc/interrupts
 poweroff -f
 """
 ECHO = """
@@ -77,21 +98,50 @@ def settings(*disks, **more):
     return {"name": "debian", "type": "hvm", "memory": 256, "vnc": 0, "disk": [str(disk) for disk in disks]} | more
 
 
-@pytest.mark.parametrize(("vcpus", "extra", "device", "shows"), [
-    (1, "xen_emul_unplug=never", "sdb", "ata_piix"), (2, "xen_emul_unplug=never", "sdb", "ata_piix"), (2, "", "xvdb", "blkif"),
+@pytest.mark.parametrize(("vcpus", "extra", "device", "shows", "more"), [
+    (1, "xen_emul_unplug=never", "sdb", "ata_piix", {}), (2, "xen_emul_unplug=never", "sdb", "ata_piix", {}), (2, "", "xvdb", "blkif", {}),
+    (1, "xen_emul_unplug=never", "sdb", "ahci", {"hdtype": "ahci"}),
 ])  # fmt: skip
-def test_disks(image, tmp_path, vcpus, extra, device, shows):
-    """Files on a disk are what was written: by the emulated IDE controller with DMA, and by PV drivers, the default."""
+def test_disks(image, tmp_path, vcpus, extra, device, shows, more):
+    """Files on a disk are what was written: by the emulated IDE and AHCI controllers with DMA, and by PV drivers, the default."""
     debian.ext4_image(tmp_path / "data.img")
     boot = image("generic", DISK.format(device=device), extra)
     with Host(384) as host:
-        domain = host.create(settings(f"{boot},raw,hda,r", f"{tmp_path}/data.img,raw,hdb,w", vcpus=vcpus))
+        domain = host.create(settings(f"{boot},raw,hda,r", f"{tmp_path}/data.img,raw,hdb,w", vcpus=vcpus, **more))
         assert domain.wait(120) == "poweroff", domain.console.text[-2000:]
         text = domain.console.text
         assert "mounted" in text and "same" in text and f"cpus {vcpus}" in text
-        line = next(line for line in text.splitlines() if shows in line and ":" in line and "[" not in line)
+        line = next(line for line in text.splitlines() if shows in line and ":" in line and not line.startswith("["))
         assert any(int(count) > 10 for count in line.split()[1:1 + vcpus])
     assert debian.e2fs("e2fsck", "-fn", str(tmp_path / "data.img")).returncode == 0
+
+
+@pytest.mark.skipif(not slirp.available(), reason="libslirp is not installed (apt-get install libslirp0)")
+@pytest.mark.parametrize(("model", "extra", "shows"), [
+    ("e1000", "xen_emul_unplug=never", "IO-APIC"), ("rtl8139", "xen_emul_unplug=never", "IO-APIC"), ("e1000", "", "xen-dyn"),
+])  # fmt: skip
+def test_network_cards(image, model, extra, shows):
+    """A lease and a file by HTTP come through the emulated cards, and through the PV device when the card has been unplugged."""
+    body = random.Random(1).randbytes(3 << 20)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, Host(384) as host:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        boot = image("generic", NETWORK.format(port=server.server_address[1]), extra)
+        domain = host.create(settings(f"{boot},raw,hda,r", vif=[f"model={model}"]))
+        assert domain.wait(120) == "poweroff", domain.console.text[-2000:]
+        server.shutdown()
+        assert hashlib.md5(body).hexdigest() in domain.console.text
+        assert any(shows in line and ("eth0" in line or "vif" in line) for line in domain.console.text.splitlines())
 
 
 def test_the_power_button_shuts_it_down(image):

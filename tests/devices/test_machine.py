@@ -120,9 +120,10 @@ def test_ticks_of_pit_and_rtc(clock):
         start = hv.clock.now()
         assert hv.run(timeout=20) is StopReason.ENDED
         assert domain.shutdown_code == sched.SHUTDOWN_poweroff
-        assert pc.out and 5 <= pc.out[0] <= 12
+        assert pc.out and pc.out[0] >= 5            # a busy host takes longer
         assert hv.clock.now() - start >= 98_000_000
         if clock is VirtualClock:
+            assert pc.out[0] <= 7
             assert hv.clock.now() - start < 103_000_000 and domain.instructions < 10_000
 
 
