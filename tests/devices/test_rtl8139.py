@@ -95,6 +95,22 @@ def test_receiving():
     assert c.r(0x37, 1) & 1
 
 
+def test_what_is_left_is_told_of_again():
+    """A driver that has acknowledged, left packets in the ring, and enables interrupts again gets one (Linux does, after 64)."""
+    c = Card()
+    c.start()
+    c.w(0x3C, 2, 0)
+    c.port.receiver(frame(MAC))
+    c.w(0x3E, 2, 1)
+    assert not c.line
+    c.w(0x3C, 2, 0x7F)
+    assert c.line and c.r(0x3E, 2) == 1
+    c.w(0x38, 2, c.r(0x3A, 2) - 16 & 0xFFFF)
+    c.w(0x3E, 2, 1)
+    c.w(0x3C, 2, 0x7F)
+    assert not c.line
+
+
 def test_the_ring_wraps():
     """A packet at the end goes on at the beginning, or, with WRAP, behind the end."""
     for rcr, wraps in ((0x0F, True), (0x8F, False)):

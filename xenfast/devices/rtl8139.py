@@ -85,6 +85,10 @@ class Rtl8139(PciDevice):
         """Of the ring, without the bytes behind it."""
         return 8192 << (self.rcr >> 11 & 3)
 
+    @property
+    def empty(self) -> bool:
+        return self.cbr % self.size == (self.capr + 16) % self.size
+
     def receive(self, frame: bytes | memoryview) -> bool:
         """From the network, with the lock held; False: it is lost."""
         status = self._wanted(frame)
@@ -97,6 +101,7 @@ class Rtl8139(PciDevice):
                 self.cause(ISR_RXOVW)
                 return False
             self.waiting.append(data)
+            self.cause(ISR_ROK)                     # a reminder: the ring is full
         return True
 
     def _wanted(self, frame: Any) -> int:
@@ -171,8 +176,7 @@ class Rtl8139(PciDevice):
             case 0x30:
                 return self.rbstart
             case 0x34:
-                empty = CR_BUFE if self.cbr % self.size == (self.capr + 16) % self.size else 0
-                return (self.cr | empty) << 24
+                return (self.cr | (CR_BUFE if self.empty else 0)) << 24
             case 0x38:
                 return self.capr | self.cbr << 16
             case 0x3C:
@@ -237,6 +241,8 @@ class Rtl8139(PciDevice):
             case 0x3C:
                 self.imr = self.imr & ~mask & 0xFFFF | value & 0xFFFF
                 self.isr &= ~(value >> 16)
+                if value & mask & ISR_ROK and not self.empty:
+                    self.isr |= ISR_ROK             # for drivers that acknowledge, leave something, and wait for an interrupt
                 self._interrupt()
             case 0x40:
                 self.tcr = self.tcr & ~mask | value
