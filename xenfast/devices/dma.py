@@ -10,19 +10,31 @@ from xenfast.xen.hvm.physmem import PhysMem
 class Scatter:
     """Pieces of guest-physical memory, in order; ``views`` is for readv and writev."""
 
-    __slots__ = ("physmem", "ranges", "size", "views")
+    __slots__ = ("_views", "physmem", "ranges", "size")
 
     def __init__(self, physmem: PhysMem) -> None:
         self.physmem = physmem
-        self.views: list[memoryview] = []
+        self._views: list[memoryview] | None = None
         self.ranges: list[tuple[int, int]] = []
         self.size = 0
 
     def add(self, address: int, size: int) -> None:
-        if size:
-            self.views += self.physmem.views(address, size)
-            self.ranges.append((address, size))
-            self.size += size
+        if not size:
+            return
+        self.size += size
+        self._views = None
+        if self.ranges:
+            last, length = self.ranges[-1]
+            if last + length == address:                # pieces that follow each other are one
+                self.ranges[-1] = last, length + size
+                return
+        self.ranges.append((address, size))
+
+    @property
+    def views(self) -> list[memoryview]:
+        if self._views is None:
+            self._views = [view for address, size in self.ranges for view in self.physmem.views(address, size)]
+        return self._views
 
     def between(self, start: int, size: int) -> list[memoryview]:
         """Views of part of it."""

@@ -9,6 +9,7 @@ then.  Timing registers are kept and have no effect; the blocks are decoded what
 firmware that was written for other emulators expects.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ BMICX, BMISX, BMIDTPX = 0, 2, 4
 SSBM, RWCON = 0x01, 0x08                                        # BMICX: start, to memory
 BMIDEA, BMI_ERROR, IDEINTS, DMA0CAP, DMA1CAP = 0x01, 0x02, 0x04, 0x20, 0x40      # BMISX
 PRD_SIZE, PRD_EOT, PRD_TABLE = 8, 1 << 31, 1 << 16              # a table must not cross 64 KiB
+PRD, PRD_BATCH = struct.Struct("<II"), 32
 
 # Configuration registers: offset, size, default, bits that can be written
 REGISTERS = (
@@ -428,12 +430,16 @@ class BusMaster:
     def gather(self, size: int) -> Scatter:
         """The memory that the next descriptors name, at most so many bytes of it; BMIDEA goes with the last descriptor."""
         memory = Scatter(self.physmem)
+        entries: list[tuple[int, int]] = []             # descriptors read ahead, the next one last
         while memory.size < size:
             if self.next >= PRD_TABLE // PRD_SIZE:
                 self.status = self.status & ~BMIDEA | BMI_ERROR
                 break
-            entry = self.physmem.read(self.table + PRD_SIZE * self.next & 0xFFFFFFFF, PRD_SIZE)
-            address, control = int.from_bytes(entry[:4], "little") & ~1, int.from_bytes(entry[4:], "little")
+            if not entries:
+                data = self.physmem.read(self.table + PRD_SIZE * self.next & 0xFFFFFFFF, PRD_SIZE * PRD_BATCH)
+                entries = list(PRD.iter_unpack(data))[::-1]
+            address, control = entries.pop()
+            address &= ~1
             count = (control & 0xFFFE or 0x10000) - self.used
             piece = min(count, size - memory.size)
             memory.add(address + self.used, piece)

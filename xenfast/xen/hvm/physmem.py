@@ -25,7 +25,29 @@ class PhysMem:
             address += n
             size -= n
 
+    def runs(self, address: int, size: int) -> Iterator[tuple[int | None, int, int, bool]]:
+        """(first machine frame or None, offset in it, bytes, read-only) for each run of frames that follow each other."""
+        get, is_readonly = self.physmap.get, self.physmap.is_readonly
+        while size > 0:
+            gfn, offset = address >> 12, address & PAGE - 1
+            first = get(gfn)
+            readonly = first is not None and is_readonly(gfn)
+            pages, n = 1, PAGE - offset
+            while n < size and get(gfn + pages) == (None if first is None else first + pages) and (
+                first is None or is_readonly(gfn + pages) == readonly
+            ):
+                pages += 1
+                n += PAGE
+            n = min(n, size)
+            yield first, offset, n, readonly
+            address += n
+            size -= n
+
     def read(self, address: int, size: int) -> bytes:
+        at = address & PAGE - 1
+        if at + size <= PAGE:
+            mfn = self.physmap.get(address >> 12)
+            return bytes(self.memory.view(mfn, readonly=True)[at:at + size]) if mfn is not None else b"\xff" * size
         return b"".join(
             bytes(self.memory.view(mfn, readonly=True)[at:at + n]) if mfn is not None else b"\xff" * n
             for mfn, at, n in self.pieces(address, size)
@@ -41,25 +63,24 @@ class PhysMem:
             done += n
 
     def views(self, address: int, size: int) -> list[memoryview]:
-        """The memory itself, a piece a page, for readv and writev; call ``wrote(address, size)`` after writing into it.
+        """The memory itself, in pieces, for readv and writev; call ``wrote(address, size)`` after writing into it.
 
         What is no RAM is replaced by scratch memory, and a ROM by a copy.
         """
-        views, gfn = [], address >> 12
-        for mfn, at, n in self.pieces(address, size):
+        views = []
+        for mfn, at, n, readonly in self.runs(address, size):
             if mfn is None:
                 views.append(memoryview(bytearray(b"\xff" * n)))
-            elif self.physmap.is_readonly(gfn):
-                views.append(memoryview(bytearray(self.memory.view(mfn, readonly=True)[at:at + n])))
+            elif readonly:
+                views.append(memoryview(bytearray(self.memory.view(mfn, -(-(at + n) // PAGE), readonly=True)[at:at + n])))
             else:
-                views.append(self.memory.view(mfn)[at:at + n])
-            gfn += 1
+                views.append(self.memory.view(mfn, -(-(at + n) // PAGE))[at:at + n])
         return views
 
     def wrote(self, address: int, size: int) -> None:
-        for mfn, _, _ in self.pieces(address, size):
+        for mfn, at, n, _ in self.runs(address, size):
             if mfn is not None:
-                self.memory.wrote(mfn)
+                self.memory.wrote(mfn, -(-(at + n) // PAGE))
 
     def read_int(self, address: int, size: int) -> int:
         return int.from_bytes(self.read(address, size), "little")
