@@ -276,6 +276,7 @@ class Domain:
             mine = (frames["owner"] == self.domid) & (frames["flags"] & FRAME_ALLOCATED != 0)
             self.hypervisor.memory.free(numpy.nonzero(mine)[0])
             self.hypervisor.domains.pop(self.domid, None)
+        self.hypervisor.scheduler.forget(self)
 
 
 def hypercall_counts(core: Any) -> Counter[str]:

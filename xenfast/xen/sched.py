@@ -11,11 +11,13 @@ No vcpu runs while nobody is in run(): a caller may look at the machine, and cha
 
 import enum
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from xenfast.xen.credit import Credit
 from xenfast.xen.time import NEVER
 from xenfast.xen.vcpu import EXIT_BUDGET
 
@@ -52,6 +54,7 @@ class Scheduler:
         self.lock = hypervisor.lock
         self.loop = hypervisor.loop
         self.clock = hypervisor.clock
+        self.credit = Credit(os.cpu_count() or 1)
 
     def add(self, vcpu: "Vcpu") -> None:
         """A vcpu has come up."""
@@ -60,7 +63,20 @@ class Scheduler:
         """A vcpu may be runnable, or must stop."""
 
     def quiesce(self, domain: "Domain") -> None:
-        """Return when no vcpu of a domain that has ended runs any more."""
+        """Return when no vcpu of a domain that has ended, or is paused, runs any more."""
+
+    def pin(self, vcpu: "Vcpu", cpus: set[int] | None) -> None:
+        """The vcpu runs on these processors of the host only; None: on all."""
+
+    def set_share(self, domain: "Domain", weight: int | None, cap: int | None) -> None:
+        """What the domain gets of the processors (credit.py)."""
+        with self.lock:
+            self.credit.set(domain, weight, cap)
+
+    def forget(self, domain: "Domain") -> None:
+        """The domain is gone."""
+        with self.lock:
+            self.credit.forget(domain)
 
     def close(self) -> None:
         """No more vcpus."""
@@ -89,6 +105,7 @@ class RealTimeScheduler(Scheduler):
         self.stopped = threading.Condition(self.lock)       # a vcpu has left the guest
         self.conditions: dict[Vcpu, threading.Condition] = {}
         self.threads: dict[Vcpu, threading.Thread] = {}
+        self.affinity: dict[Vcpu, set[int]] = {}
         self._until: Until = None
         self._met = False               # until() was true, or has failed
         self._failure: BaseException | None = None
@@ -110,17 +127,24 @@ class RealTimeScheduler(Scheduler):
                 condition.notify()
 
     def _vcpu_thread(self, vcpu: "Vcpu") -> None:
-        loop = self.loop
+        loop, credit = self.loop, self.credit
         loop.deliverers.add(threading.get_ident())
+        if vcpu in self.affinity:
+            self._set_affinity(0, self.affinity[vcpu])
         try:
             while self._wait_runnable(vcpu):
+                shared = credit.active
+                began = time.thread_time_ns() if shared else 0
                 try:
-                    vcpu.run_slice(REAL_SLICE if vcpu.next_tick == NEVER else TICK_SLICE)
+                    vcpu.run_slice(REAL_SLICE if vcpu.next_tick == NEVER and not shared else TICK_SLICE)
                     loop.deliver_events()
                 finally:
                     with self.lock:
                         vcpu.in_guest = False
-                        if not self.going or not vcpu.domain.is_running:
+                        if shared:
+                            credit.charge(vcpu, time.thread_time_ns() - began)
+                            self._call_next(vcpu)
+                        if not self.going or not vcpu.domain.may_run:
                             self.stopped.notify_all()
         except Exception:
             log.exception("%r: its thread failed: a bug of the hypervisor", vcpu)
@@ -142,8 +166,12 @@ class RealTimeScheduler(Scheduler):
                 if not self.going:
                     condition.wait()
                 elif vcpu.runnable:
-                    vcpu.in_guest = True
-                    return True
+                    wait = self.credit.admit(vcpu, self.clock.now()) if self.credit.active else None
+                    if wait is None:
+                        vcpu.in_guest = True
+                        return True
+                    vcpu.preempted()
+                    condition.wait(wait)
                 elif vcpu.blocked and vcpu.domain.may_run:
                     deadline, now = vcpu.deadline(), self.clock.now()
                     if deadline <= now:
@@ -151,7 +179,40 @@ class RealTimeScheduler(Scheduler):
                     else:
                         condition.wait(None if deadline == NEVER else min((deadline - now) / 1e9, 3600.0))
                 else:
+                    vcpu.preempted()            # paused
                     condition.wait()
+
+    def _call_next(self, vcpu: "Vcpu") -> None:
+        """A processor is free: whoever comes next may have it."""
+        following = self.credit.next()
+        if following is not None and following is not vcpu and following in self.conditions:
+            self.conditions[following].notify()
+
+    def set_share(self, domain: "Domain", weight: int | None, cap: int | None) -> None:
+        super().set_share(domain, weight, cap)
+        with self.lock:
+            for vcpu in self.threads:
+                vcpu.stop()                     # whoever runs or waits asks anew
+
+    def pin(self, vcpu: "Vcpu", cpus: set[int] | None) -> None:
+        with self.lock:
+            self.affinity[vcpu] = cpus if cpus is not None else set(range(os.cpu_count() or 1))
+            thread = self.threads.get(vcpu)
+            if thread is not None and thread.native_id is not None:
+                self._set_affinity(thread.native_id, self.affinity[vcpu])
+
+    @staticmethod
+    def _set_affinity(thread: int, cpus: set[int]) -> None:
+        try:
+            os.sched_setaffinity(thread, cpus)
+        except (OSError, AttributeError) as error:      # not Linux, or the thread is just ending
+            log.info("a vcpu stays where it is: %s", error)
+
+    def forget(self, domain: "Domain") -> None:
+        super().forget(domain)
+        with self.lock:
+            for vcpu in domain.vcpus:
+                self.affinity.pop(vcpu, None)
 
     def quiesce(self, domain: "Domain") -> None:
         with self.lock:
