@@ -10,7 +10,6 @@ from xenfast.libxl import config
 from xenfast.xen.hypervisor import Hypervisor
 from xenfast.xen.time import VirtualClock
 
-
 CLOCKS = {"/functions/11/timer/seen"}       # when the PM timer was looked at last, on clocks that show different times
 
 

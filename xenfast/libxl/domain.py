@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xenfast.abi import sched
 from xenfast.errors import XenfastError
-from xenfast.libxl import config, kernel
+from xenfast.libxl import config, cpulist, kernel
 from xenfast.libxl.console import EOF, TIMEOUT, Console, DomainEnded, Idle, TimedOut
+from xenfast.libxl.resources import Resources
 from xenfast.trace import Tracer
 from xenfast.xen import hypercall
 from xenfast.xen.profile import Symbols
@@ -26,7 +28,7 @@ HVM_SPARE = 512         # pages beside RAM: tables, ROMs, what lies behind them 
 SYSRQ_KEYS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-class Domain:
+class Domain(Resources):
     """A guest.  Made by ``Host.create``; it is paused until that has set it going."""
 
     def __init__(self, host: Host, settings: config.DomainConfig) -> None:
@@ -38,6 +40,7 @@ class Domain:
         images = host.devices.open_images(settings.disks)
         self._wall, self._destroyed, self._told = 0.0, False, False
         self.created = time.time()
+        self._init_resources()
         try:
             self.xen = host.hypervisor.create_domain(
                 settings.name,
@@ -60,6 +63,7 @@ class Domain:
         self.console = Console(self)
         self.pv_console = self.console                      # an HVM guest's first serial port is another one
         try:
+            self._schedule()
             self._build(image, ramdisk, images)
             host.exclusively(lambda: host.devices.attach(self.xen, settings, self.built, images, self.pv_console.received))
             if self.machine is not None:
@@ -75,6 +79,19 @@ class Domain:
             host.devices.close_images(images)
             raise
         self.xen.on_shutdown.append(self._has_ended)
+
+    def _schedule(self) -> None:
+        """What the configuration says about processors."""
+        if (self.config.cpu_weight, self.config.cap) != (256, 0):
+            self.set_share(self.config.cpu_weight, self.config.cap)
+        count = os.cpu_count() or 1
+        for lists, soft in ((self.config.cpus, False), (self.config.cpus_soft, True)):
+            for number in range(len(self.xen.vcpus) if lists else 0):
+                cpus = cpulist.members(lists[min(number, len(lists) - 1)], count)
+                if soft:
+                    self.pin_vcpu(number, None, cpus)
+                else:
+                    self.pin_vcpu(number, cpus)
 
     def _build(self, image: Any, ramdisk: bytes, images: dict[str, Any]) -> None:
         """Fill its memory, make what else it has.  A builder is imported when it is needed: the PC is large."""

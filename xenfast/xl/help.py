@@ -7,7 +7,7 @@ from xenfast.xl.main import find, load
 def main(arguments: list[str]) -> int:
     if arguments and find(arguments[0]).name != "help":
         command = find(arguments[0])
-        if command.name in ("run", "img"):
+        if command.name not in ("version", "completion"):
             return load(command)(["--help"])
         print(f"usage: xenfast {command.usage}\n\n{command.help}")
         return 0

@@ -17,6 +17,9 @@ TRACE = "XENFAST_TRACE"         # environment variable: show the traceback of an
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")     # numpy would start a thread a processor that we never use
 
 
+XL_OPTIONS = ("-v", "-f", "-N", "-t", "-T")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -24,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(arguments)
     except XenfastError as error:
         return fail(str(error))
+    except SystemExit as done:          # argparse: --help
+        return int(done.code or 0)
     except KeyboardInterrupt:
         return fail("interrupted")
     except BrokenPipeError:
@@ -49,6 +54,12 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = ["help", *arguments[1:]]
     elif arguments[0] in ("-V", "--version"):
         arguments = ["version"]
+    while len(arguments) > 1 and arguments[0] in XL_OPTIONS:        # before the command, as xl has them
+        option, *arguments = arguments
+        if option == "-N":
+            if arguments[0] != "create":
+                raise XenfastError(f"{arguments[0]} has no dry run (-N)")
+            arguments.append("-N")
     return load(find(arguments[0]))(arguments[1:])
 
 
