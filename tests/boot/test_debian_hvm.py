@@ -21,6 +21,7 @@ MODULES = {"generic": ("ata_piix", "ahci", "sd_mod", "xen-blkfront", "xen-netfro
 DISK = """
 busybox --install -s /bin
 mkdir -p /mnt
+for i in $(seq 50); do test -b /dev/{device} && break; sleep 0.1; done
 mount -t ext4 /dev/{device} /mnt && echo mounted
 dd if=/dev/urandom of=/mnt/file bs=1M count=8 conv=fsync
 md5sum /mnt/file > /tmp/before
