@@ -110,7 +110,7 @@ def build_pv(domain: Domain, image: PvKernel, ramdisk: bytes = b"", cmdline: str
     frames.write(layout.start_info_pfn << SHIFT, _start_info(domain, layout, built, cmdline, frames))
     _prepare_shared(domain, built)
     domain.max_pfn = nr_pages
-    domain.e820 = [(0, nr_pages << SHIFT, E820_RAM)]
+    domain.e820 = [(0, max(nr_pages, domain.max_pages) << SHIFT, E820_RAM)]     # room for the balloon driver to grow into
     _start_vcpu(domain, image, layout, int(frames.p2m[layout.pt_pfn]))
     return built
 

@@ -44,7 +44,7 @@ def as_libxl(config: DomainConfig) -> dict[str, Any]:
     for name in EVENTS:
         action = getattr(config, name)
         if action != "destroy" or name in defaults:
-            result[name] = action.replace("-", "_")
+            result[name] = {"rename-restart": "restart_rename"}.get(action, action.replace("-", "_"))
     return result
 
 
