@@ -80,7 +80,7 @@ def test_mmu_results_and_symbols(tmp_path):
     done = xenfast("run", "--trace", "exec,hypercall,mmu", "--trace-file", out, "--symbols", names, "--clock", "virtual")
     assert done.returncode == 0, done.stderr
     lines = out.read_text().splitlines()
-    assert any(re.fullmatch(r"d1v0 mmu fetch [0-9a-f]{16} -> [0-9a-f]{16} frame 0x[0-9a-f]+ u[w-]x- 4K", line) for line in lines)
+    assert any(re.fullmatch(r"d1v0 mmu fetch [0-9a-f]{16} -> [0-9a-f]{16} frame 0x[0-9a-f]+ u[w-]x[g-] 4K", line) for line in lines)
     calls = [line for line in lines if line.startswith("d1v0 hypercall console_io(")]
     results = [line for line in lines if re.fullmatch("d1v0 hypercall console_io = 0x[0-9a-f]+", line)]
     assert len(calls) == len(results) > 0
