@@ -141,3 +141,12 @@ def test_the_interpreter_takes_no_flags_from_the_host():
         assert found == 0 or ("__x86_64__" in text and "#else" in text), f"{name_of(path)}: no portable half"
         for word in ("pushf", "popf", "lahf", "sahf", "__readeflags", "_addcarry", "_subborrow", "__builtin_ia32_readeflags"):
             assert not re.search(rf'"[^"\n]*\b{word}\b[^"\n]*" *:|{word}_u64\(', text), f"{name_of(path)} uses {word}"
+
+
+def test_a_guest_pays_for_no_module_it_does_not_use():
+    """What ``xenfast run`` imports before it starts leaves out asyncio, web servers and the like: they cost more than a guest's start."""
+    import subprocess
+    import sys
+
+    code = "import sys, xenfast.xl.run, xenfast.libxl.host; print([m for m in ('asyncio', 'http', 'email', 'ssl') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "[]\n"

@@ -156,3 +156,24 @@ def test_a_loop_of_followed_jumps_looks_for_requests():
     m.cpu.kick()
     runner.join()
     assert stops == [Reason.STOP]
+
+
+def test_a_flush_forgets_where_the_stack_was():
+    """Pushes of translated code go to the new frame after a page of the stack, a global one, has been mapped elsewhere and flushed."""
+    m = Machine(8 << 20)
+    m.map(CODE, 0x1000)
+    m.map(STACK, 0x2000)
+    m.cpu.hot_after = 0
+    m.cpu.cr4 |= 0x80                                     # PGE
+    table, index, old, new = m._table(1, STACK >> 21), STACK >> 12 & 511, m._pages[STACK >> 12], m._pages[(STACK >> 12) + 1]
+    m._pte(table, index, old << 12 | 0x103)
+    m.cpu.flush()
+    m.write(CODE, b"\x50\x58\xf4" + b"\x50\x90\x58\xf4")   # push rax; pop rax; hlt, and once more with a nop
+    for start, value in ((CODE, 1), (CODE, 2), (CODE + 3, 3), (CODE, 4)):
+        if value == 4:
+            m._pte(table, index, new << 12 | 0x103)
+            m.cpu.flush()
+        m.rip, m.rsp, m.rax = start, STACK + 0x800, value
+        assert m.run().reason is Reason.HLT
+    pushed = [int.from_bytes(m.memory.view(frame, readonly=True)[0x7F8:0x800], "little") for frame in (old, new)]
+    assert pushed == [3, 4]

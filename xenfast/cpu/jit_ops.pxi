@@ -125,7 +125,9 @@ cdef Site* new_site(Emit* e, int size, bint write, bint stack, int* number) noex
             return NULL
         e.j.n_sites += 1
         e.c.sites[n].len = 0
-    e.j.site_use[n] = <u32>(8 if stack and size <= 8 else size) | (SITE_WRITE if write else 0)
+        e.j.site_use[n] = <u32>size | (SITE_WRITE if write else 0)
+    elif e.j.site_use[n] == 0:                                     # else it may be filled, and its bits say how
+        e.j.site_use[n] = 8 | (SITE_WRITE if write else 0)
     number[0] = <int>n
     return e.c.sites + n
 

@@ -14,7 +14,6 @@ variants start it.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -190,6 +189,8 @@ class Host:
     async def run_async(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> str:
         """As run(), without blocking the event loop of asyncio; the host runs by itself from then on."""
         self.start()
+        import asyncio          # tens of milliseconds, which only its users pay
+
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
         waiter = _Waiter(until, lambda: loop.call_soon_threadsafe(done.set))
@@ -244,6 +245,8 @@ class Host:
         return self.start()
 
     async def __aexit__(self, *exc: object) -> None:
+        import asyncio
+
         await asyncio.to_thread(self.close)
 
 
