@@ -189,7 +189,7 @@ class Host:
     async def run_async(self, until: Callable[[], Any] | None = None, timeout: float | None = None) -> str:
         """As run(), without blocking the event loop of asyncio; the host runs by itself from then on."""
         self.start()
-        import asyncio          # tens of milliseconds, which only its users pay
+        import asyncio  # tens of milliseconds, which only its users pay
 
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
