@@ -89,6 +89,7 @@ include "cpu/threaded_sse.pxi"  # those of SSE, by hand
 include "cpu/specialise.pxi"    # choosing threaded handlers
 include "cpu/jit_emit.pxi"      # the translator: writing host instructions
 include "cpu/jit_rules.pxi"     # which instructions are translated, and how
+include "cpu/jit_groups.pxi"    # accesses that are checked together
 include "cpu/jit_ops.pxi"       # single instructions
 include "cpu/jit_x87.pxi"       # x87
 include "cpu/jit_branch.pxi"    # control transfer

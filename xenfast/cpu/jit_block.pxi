@@ -233,6 +233,8 @@ cdef bint write_block(Cpu* c, Block* b, Insn* first, int n) noexcept nogil:
     e.start = <u32>(b.maddr & 4095)
     e.counted = 0
     e.host_valid, e.mem_valid, e.failed = False, True, False
+    e.insns, e.n, e.rsp, e.grouping = first, n, 0, c.hook_on == 0
+    groups_close(e, REGS_ALL)
     e.n_stubs = 0
     put_mi1(e, 4, 0x83, 7, env(e, &c.req), 0)                      # cmp dword [req], 0
     out1 = jump_if(e, 5)
@@ -256,7 +258,10 @@ cdef bint write_block(Cpu* c, Block* b, Insn* first, int n) noexcept nogil:
     for i in range(n):
         o = first + i
         ended = rows[o.op].attrs & A_END and not rows[o.op].attrs & A_JCC
-        if not gen_insn(e, o, host + o.off, before[i], after[i], taken[i]):
+        e.at = i
+        if gen_insn(e, o, host + o.off, before[i], after[i], taken[i]):
+            groups_after(e, o)
+        else:
             gen_exec(e, o, before[i])
             ended = False                                         # lest an exec function that ought not to does come back
         if e.p > e.limit or e.failed:

@@ -90,8 +90,7 @@ cdef bint gen_call(Emit* e, Insn* o, u32 live_in, u32 live) noexcept nogil:
     cdef Stub* slow
     if o.size != 8:
         return False
-    flags_about_to_go(e, live_in)
-    at = stack_probe(e, o, HREG[RSP], -8, True, &slow)
+    at = stack_probe(e, o, HREG[RSP], -8, True, live_in, &slow)
     load(e, H_T0, env(e, &e.c.jit_page))
     lea(e, H_T0, addr(H_T0, <i32>(e.start + o.off + o.len)))
     store(e, at, H_T0)
@@ -134,7 +133,7 @@ cdef bint gen_call_indirect(Emit* e, Insn* o, u32 live_in) noexcept nogil:
         return False
     gen_lookup(e, NULL, &miss, o)
     store(e, env(e, &e.c.jit_tmp), H_T1)
-    at = stack_probe(e, o, HREG[RSP], -8, True, &full)
+    at = stack_probe(e, o, HREG[RSP], -8, True, 0, &full)
     load(e, H_T0, env(e, &e.c.jit_page))
     lea(e, H_T0, addr(H_T0, <i32>(e.start + o.off + o.len)))
     store(e, at, H_T0)
@@ -150,8 +149,8 @@ cdef bint gen_ret(Emit* e, Insn* o, u32 live_in) noexcept nogil:
     cdef Stub* miss
     if o.size != 8:
         return False
+    at = stack_probe(e, o, HREG[RSP], 0, False, live_in, &slow)
     flags_about_to_go(e, live_in)
-    at = stack_probe(e, o, HREG[RSP], 0, False, &slow)
     load(e, H_T0, at)
     gen_lookup(e, NULL, &miss, o)
     lea(e, HREG[RSP], addr(HREG[RSP], 8))
@@ -183,7 +182,7 @@ cdef void gen_stub(Emit* e, Stub* s) noexcept nogil:
         put_rm(e, 8, 0, 0, 0x03, H_T0, env(e, &e.c.sites[s.site].lo), 0)
         store(e, env(e, &e.c.jit_lin), H_T0)
         move_imm(e, H_T0, <u64>s.o)
-        move_imm(e, H_T1, <u64>s.site << 32 | s.info)
+        move_imm(e, H_T1, <u64>s.reach << 48 | <u64>s.site << 32 | s.info)
         call_to(e, e.j.refill)
         put_rr(e, 4, 0, 0, 0x85, H_T1, H_T1, 0)                    # test T1d, T1d: try again?
         patch(jump_if(e, 5), s.retry)

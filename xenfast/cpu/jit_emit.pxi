@@ -31,6 +31,7 @@ cdef struct Stub:        # code out of line: what to do when an instruction cann
     Insn* o
     u32 info
     i32 site             # the site that did not cover the access, or -1
+    i32 reach            # of a group: so far below the address the site must begin
     u8* retry
     u8 kind              # STUB_*
     u8 restore           # put the flags back into the host's
@@ -39,6 +40,12 @@ cdef enum:
     STUB_EXEC = 0        # run the exec function, go on at resume
     STUB_LINK = 1        # a branch within the page that is not linked yet
     STUB_FAR = 2         # a branch to another page: look it up
+
+cdef struct Group:       # jit_groups.pxi
+    u8 on
+    i32 lo               # the range checked, relative to the base register
+    i32 hi
+    i32 add              # offset in Cpu of Site.add
 
 cdef struct Emit:
     u8* p
@@ -52,6 +59,12 @@ cdef struct Emit:
     bint mem_valid       # they are in Cpu.fl_nat
     bint failed
     u8* retry            # where the instruction's address is computed
+    Insn* insns          # the block's instructions, how many, and which one is written
+    int n
+    int at
+    bint grouping
+    i32 rsp              # what has been added to rSP so far
+    Group groups[16][2]
     int n_stubs
     Stub stubs[256]
 

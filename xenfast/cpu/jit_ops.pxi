@@ -35,7 +35,7 @@ cdef Stub* stub(Emit* e, int kind, Insn* o, u32* from_) noexcept nogil:
         e.failed = True
         return s
     e.n_stubs += 1
-    s.kind, s.o, s.from_, s.from2, s.resume, s.info, s.restore, s.site = kind, o, from_, NULL, NULL, info_of(e, o), 0, -1
+    s.kind, s.o, s.from_, s.from2, s.resume, s.info, s.restore, s.site, s.reach = kind, o, from_, NULL, NULL, info_of(e, o), 0, -1, 0
     return s
 
 cdef inline void call_exec(Emit* e, Insn* o, u32 info) noexcept nogil:
@@ -45,13 +45,16 @@ cdef inline void call_exec(Emit* e, Insn* o, u32 info) noexcept nogil:
 
 cdef void gen_exec(Emit* e, Insn* o, u32 live_in) noexcept nogil:
     """The exec function does it."""
+    groups_close(e, REGS_ALL)
     flags_in_memory(e, live_in)
     call_exec(e, o, info_of(e, o))
     e.host_valid = False
     e.mem_valid = True
 
 cdef inline void slow_done(Emit* e, Stub* s, u32 live_after) noexcept nogil:
-    """The instruction is written: its slow path comes back here."""
+    """The instruction is written: its slow path, if it has one, comes back here."""
+    if s == NULL:
+        return
     s.resume = e.p
     s.restore = e.host_valid and live_after != 0
 
@@ -234,6 +237,7 @@ cdef bint gen_modrm(Emit* e, Insn* o, JitRule* r, u32 live_in, u32 live_after, u
     cdef int g = r.ext, temp = H_NONE, rm
     cdef bint g_spilled = r.ext < 0 and HREG[o.reg] == H_NONE, plain = False
     cdef Addr ea
+    cdef Touch touch
     cdef Stub* slow = NULL
     if high_byte(o) or o.size > 8:
         if o.is_mem:
@@ -245,11 +249,14 @@ cdef bint gen_modrm(Emit* e, Insn* o, JitRule* r, u32 live_in, u32 live_after, u
     elif o.is_mem:
         if r.flags & JR_REG:
             return False
-        flags_about_to_go(e, live_in)
-        if not linear_address(e, o, &ea, &plain):
-            return False
-        ea = probe(e, o, esize, r.e_acc & 2 != 0, 0, &ea, plain, g_spilled or prior, &temp, &slow)
-        if prior:
+        if touches(o, &touch) and grouped(e, o, &touch, live_in, &ea):
+            temp = H_T0
+        else:
+            flags_about_to_go(e, live_in)
+            if not linear_address(e, o, &ea, &plain):
+                return False
+            ea = probe(e, o, esize, r.e_acc & 2 != 0, 0, &ea, plain, g_spilled or prior, &temp, &slow)
+        if prior and not e.host_valid:
             restore_flags(e, temp)
         if g_spilled:
             g = temp
@@ -292,8 +299,7 @@ cdef bint gen_modrm(Emit* e, Insn* o, JitRule* r, u32 live_in, u32 live_after, u
             store(e, guest_reg(o.reg), g)
     if fl_write:
         e.host_valid, e.mem_valid = True, False
-    if slow != NULL:
-        slow_done(e, slow, live_after)
+    slow_done(e, slow, live_after)
     return True
 
 # ---- the others -----------------------------------------------------------------------------------------------------
@@ -351,10 +357,17 @@ cdef bint gen_mov_imm(Emit* e, Insn* o) noexcept nogil:
     settle(e, o.rm, reg)
     return True
 
-cdef Addr stack_probe(Emit* e, Insn* o, int base, i32 disp, bint write, Stub** slow) noexcept nogil:
-    """The 8 bytes at [base + disp]; T0 is free afterwards."""
+cdef Addr stack_probe(Emit* e, Insn* o, int base, i32 disp, bint write, u32 live_in, Stub** slow) noexcept nogil:
+    """The 8 bytes at [base + disp]; T0 is free afterwards.  No stub: they are in a group."""
     cdef Addr ea = addr(base, disp)
     cdef int temp
+    cdef Touch touch
+    slow[0] = NULL
+    if base == HREG[RSP]:
+        touch.base, touch.disp, touch.size, touch.write = RSP, disp, 8, write
+        if grouped(e, o, &touch, live_in, &ea):
+            return ea
+    flags_about_to_go(e, live_in)
     e.retry = e.p
     lea_any(e, 8, H_T0, &ea)
     return probe(e, o, 8, write, 0, &ea, True, True, &temp, slow)
@@ -364,8 +377,7 @@ cdef bint gen_push(Emit* e, Insn* o, u32 live_in, u32 live_after) noexcept nogil
     cdef Stub* slow
     if o.size != 8:
         return False
-    flags_about_to_go(e, live_in)
-    at = stack_probe(e, o, HREG[RSP], -8, True, &slow)
+    at = stack_probe(e, o, HREG[RSP], -8, True, live_in, &slow)
     if o.ex == PUSH_I:
         put_mi4(e, 8, 0xC7, 0, at, <u32>o.imm)
     else:
@@ -380,8 +392,7 @@ cdef bint gen_pop(Emit* e, Insn* o, u32 live_in, u32 live_after) noexcept nogil:
     cdef int reg = HREG[o.rm] if HREG[o.rm] != H_NONE else H_T0
     if o.size != 8:
         return False
-    flags_about_to_go(e, live_in)
-    at = stack_probe(e, o, HREG[RSP], 0, False, &slow)
+    at = stack_probe(e, o, HREG[RSP], 0, False, live_in, &slow)
     load(e, H_T0 if o.rm == RSP else reg, at)
     lea(e, HREG[RSP], addr(HREG[RSP], 8))
     if o.rm == RSP:
@@ -395,8 +406,7 @@ cdef bint gen_leave(Emit* e, Insn* o, u32 live_in, u32 live_after) noexcept nogi
     cdef Stub* slow
     if o.size != 8:
         return False
-    flags_about_to_go(e, live_in)
-    at = stack_probe(e, o, HREG[RBP], 0, False, &slow)
+    at = stack_probe(e, o, HREG[RBP], 0, False, live_in, &slow)
     load(e, H_T0, at)
     lea(e, HREG[RSP], addr(HREG[RBP], 8))
     move(e, HREG[RBP], H_T0)
@@ -517,6 +527,7 @@ cdef bint gen_sse(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after,
     cdef int reg = o.reg, rm = o.rm, temp = H_NONE, esize = s.mem_size, align = 0
     cdef bint plain = False, spilled = False
     cdef Addr ea
+    cdef Touch touch
     cdef Stub* slow = NULL
     if not s.ok or e.b.mfn2 != NO_FRAME:
         return False
@@ -540,10 +551,13 @@ cdef bint gen_sse(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after,
     if o.is_mem:
         if esize == 0:
             return False
-        flags_about_to_go(e, live_in)
-        if not linear_address(e, o, &ea, &plain):
-            return False
-        ea = probe(e, o, esize, s.stores, align, &ea, plain, spilled, &temp, &slow)
+        if align == 0 and touches(o, &touch) and grouped(e, o, &touch, live_in, &ea):
+            temp = H_T0
+        else:
+            flags_about_to_go(e, live_in)
+            if not linear_address(e, o, &ea, &plain):
+                return False
+            ea = probe(e, o, esize, s.stores, align, &ea, plain, spilled, &temp, &slow)
         if spilled:
             reg = temp
         if k.vex:
@@ -569,6 +583,5 @@ cdef bint gen_sse(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after,
         store(e, guest_reg(o.rm), rm)
     if fl_write:
         e.host_valid, e.mem_valid = True, False
-    if slow != NULL:
-        slow_done(e, slow, live_after)
+    slow_done(e, slow, live_after)
     return True

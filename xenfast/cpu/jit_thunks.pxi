@@ -201,6 +201,7 @@ ctypedef void (*jit_enter_t)(Cpu*, void*) noexcept nogil
 cdef enum:
     INFO_COUNTED = 12        # info: bits 0-11 the block's offset in its page, 12-19 instructions already counted, 20 on a check
     INFO_CHECK = 20
+    INFO_GROUP = 1 << 23     # jit_refill(): the access leads a group, whose range begins so far below it as bits 48 on say
     CHECK_NONE = 0
     CHECK_PRIV = 1
     CHECK_SSE = 2
@@ -214,26 +215,31 @@ cdef enum:
 
 cdef u64 jit_refill(Cpu* c, Insn* o, u64 info) noexcept nogil:
     """A site does not cover Cpu.jit_lin: make it do so from the TLB, with the pages around that lie alike, else as jit_exec()."""
-    cdef u32 n = <u32>(info >> 32), use = c.jit.site_use[n]
+    cdef u32 n = <u32>(info >> 32) & 0xFFFF, use = c.jit.site_use[n]
     cdef Site* s = c.sites + n
     cdef bint write = use & SITE_WRITE, fixed
     cdef u64 size = use & 0xFF, first = c.jit_lin & ~<u64>4095, last = first
     cdef TlbEntry* e = tlb_slot(c.tlb, first)
     cdef u8* host = NULL
     cdef i64 add
-    if (c.jit_lin & 4095) + size > 4096:
+    cdef u64 cr2 = c.cr2
+    if (c.jit_lin & 4095) + size > 4096 and not info & INFO_GROUP:
         return jit_exec(c, o, info)
     if (e.wtag if write else e.rtag) != first:
-        # What faults, or is not for the TLB, the exec function meets again.
-        if (not is_canonical(c, first) or translate(c, c.jit_lin, ACC_WRITE if write else ACC_READ, &host) != ST_OK
-                or (e.wtag if write else e.rtag) != first):
-            return jit_exec(c, o, info)
+        # What faults, or is not for the TLB, the exec function meets again; but where a group begins o itself may not go, so that must
+        # neither show in CR2 nor make a page dirty.
+        if (not is_canonical(c, first) or (write and info & INFO_GROUP and not group_in_page(c, size, info >> 48))
+                or translate(c, c.jit_lin, ACC_WRITE if write else ACC_READ, &host) != ST_OK or (e.wtag if write else e.rtag) != first):
+            c.cr2 = cr2
+            return group_failed(c, o, info) if info & INFO_GROUP else jit_exec(c, o, info)
     add = e.add
     fixed = slot_fixed(&c.notes[c.tlb_index], first)
     while last - first < SITE_PAGES << 12 and site_page(c, last + 4096, write, add, fixed):
         last += 4096
     while last - first < SITE_PAGES << 12 and site_page(c, first - 4096, write, add, fixed):
         first -= 4096
+    if info & INFO_GROUP and (c.jit_lin - (info >> 48) < first or c.jit_lin + size > last + 4096):
+        return group_failed(c, o, info)
     if s.len != 0 and n >= SITE_FIRST:
         use += SITE_MISS
         if use >= SITE_MISSES * SITE_MISS and not o.prefix & PFX_PROBE:
@@ -246,6 +252,30 @@ cdef u64 jit_refill(Cpu* c, Insn* o, u64 info) noexcept nogil:
     c.jit.site_use[n] = use & ~<u32>SITE_GLOBAL | (SITE_GLOBAL if fixed else 0)
     s.lo, s.len, s.add, s.host = first, last - first + 4097 - size, add, first + <u64>add
     return JIT_RETRY
+
+cdef inline bint group_in_page(Cpu* c, u64 size, u64 reach) noexcept nogil:
+    """Is all of a group surely in one page?"""
+    return (c.jit_lin - reach) >> 12 == c.jit_lin >> 12 and (c.jit_lin & 4095) + (size if size > 8 else GROUP_STACK) <= 4096
+
+cdef u64 group_failed(Cpu* c, Insn* o, u64 info) noexcept nogil:
+    """No site can cover the range of the group that o leads: do o alone, leave, and sometimes have it lead no more."""
+    cdef u64 next_
+    c.group_fails += 1
+    if c.group_fails % GROUP_FAILS == 0 and not o.prefix & PFX_PROBE:
+        o.prefix |= PFX_PROBE
+        translate_again(c, o)
+    next_ = jit_exec(c, o, info)
+    if next_ != 0:
+        return next_
+    if c.fx_in:
+        x87_unpack(c)
+        c.fx_in = 0
+    set_arith(c, flags_from_native(c.fl_nat))
+    c.fl_nat = 0
+    c.xmm_in = 0
+    c.budget += (info >> INFO_COUNTED) & 0xFF
+    leave(c, o, ST_OK)
+    return JIT_OUT
 
 cdef inline bint site_page(Cpu* c, u64 page, bint write, i64 add, bint fixed) noexcept nogil:
     """Does the TLB map this page too, with the same distance to host memory, and globally or not as well?"""
@@ -263,6 +293,7 @@ cdef void translate_again(Cpu* c, Insn* o) noexcept nogil:
 cdef u64 jit_exec(Cpu* c, Insn* o, u64 info) noexcept nogil:
     """One instruction by its exec function.  0: go on behind it; JIT_OUT; or the code of the block that is next."""
     cdef i64 counted = (info >> INFO_COUNTED) & 0xFF
+    cdef u64 epoch = c.site_epoch
     cdef bint x87 = c.fx_in != 0
     cdef int st
     if x87:
@@ -274,7 +305,8 @@ cdef u64 jit_exec(Cpu* c, Insn* o, u64 info) noexcept nogil:
     st = jit_check(c, o, (info >> INFO_CHECK) & 7)
     if st == ST_OK:
         st = o.ex(c, o)
-    if likely(st == ST_OK and c.code_hit == 0) and not (c.xmm_in and (fp_unmasked(c) or c.xmm_in == 2 and not avx_on(c))):
+    if (likely(st == ST_OK and c.code_hit == 0 and c.site_epoch == epoch)
+            and not (c.xmm_in and (fp_unmasked(c) or c.xmm_in == 2 and not avx_on(c)))):
         if x87 and c.fcw & FCW_MASKS == FCW_MASKS and not c.fsw & FSW_ES and not c.cr0 & (CR0_EM | CR0_TS):
             x87_pack(c)
             c.fx_in = 1

@@ -65,8 +65,7 @@ cdef bint gen_x87(Emit* e, Insn* o, const u8* code, u32 live_in, u32 live_after,
         put_rm(e, 4, 0, 0, code[0], o.reg & 7, ea, 0)
     if fl_write:
         e.host_valid, e.mem_valid = True, False
-    if slow != NULL:
-        slow_done(e, slow, live_after)
+    slow_done(e, slow, live_after)
     return True
 
 # ---- in and out -----------------------------------------------------------------------------------------------------

@@ -798,6 +798,8 @@ cdef struct Cpu:
     u32 site_n[2]        # sites filled since the last flush, local ones and global ones; above SITE_LOG: not all are in the log
     u32 site_log[2][2048]
     Site* sites
+    u64 site_epoch       # counts withdrawals
+    u32 group_fails
     # Hooks (hooks.pxi)
     HookRule* hooks
     u32 hook_on          # kinds of hooks there are

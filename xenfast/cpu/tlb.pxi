@@ -88,6 +88,7 @@ cdef void sites_forget_some(Cpu* c, int kind) noexcept nogil:
     cdef u32* log = c.site_log[kind]
     if n == 0:
         return
+    c.site_epoch += 1
     if n <= SITE_LOG:
         for i in range(n):
             if (c.jit.site_use[log[i]] & SITE_GLOBAL != 0) == kind:
@@ -112,8 +113,9 @@ cdef void sites_forget_page(Cpu* c, u64 page) noexcept nogil:
         return
     for i in range(c.site_n[1]):
         s = c.sites + c.site_log[1][i]
-        if page + 4095 >= s.lo and page < s.lo + s.len + 64:      # len is less than the range by the size of an access
+        if page + 4095 >= s.lo and page < s.lo + s.len + 255:     # len is less than the range by the size of an access
             s.len = 0
+            c.site_epoch += 1
 
 # ---- filling --------------------------------------------------------------------------------------------------------
 cdef void tlb_note_fill(Cpu* c, u64 lin, bint fixed, bint large) noexcept nogil:
