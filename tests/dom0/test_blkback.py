@@ -401,9 +401,11 @@ def test_a_slow_disk_holds_up_its_queue_only(machine, backend, front, monkeypatc
     release.set()
     assert waited(front) == [(flush, BLKIF_RSP_OKAY), (last, BLKIF_RSP_OKAY)]
     backend.slow_disk = True
+    release.clear()
     errors.append(OSError(5, "no"))
     flush = front.submit(BLKIF_OP_FLUSH_DISKCACHE, 0)
-    front.finish()
+    assert front.finish() == {}
+    release.set()
     assert waited(front) == [(flush, BLKIF_RSP_ERROR)]
     assert not backend.slow_disk and front.do(BLKIF_OP_FLUSH_DISKCACHE, 0) == BLKIF_RSP_OKAY
     assert backend.stats()["flushes"] == 3
